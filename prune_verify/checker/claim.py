@@ -250,7 +250,9 @@ def _require_logits(problem: Problem, claim: Claim) -> JointPatch:
     if (patch.allowed if claim.logits is None else claim.logits) != patch.allowed or (
         claim.logits is None and patch.forgotten_classes
     ):
-        raise ProofError(f"claim {claim.kind}/logits", "logits that the patch keeps", str(patch.allowed), str(claim.logits))
+        raise ProofError(
+            f"claim {claim.kind}/logits", "logits that the patch keeps", str(patch.allowed), str(claim.logits)
+        )
     return patch
 
 
@@ -273,7 +275,9 @@ def _retain_label(problem: Problem, claim: Claim) -> Outcome:
     separation = problem.separation("retain", _radius(claim), claim.arithmetic)
     kept = separation.closed.copy()
     for record in np.flatnonzero(~kept):
-        labels = tuple(label for label in patch.allowed if label in separation.touched and separation.touched[label][record])
+        labels = tuple(
+            label for label in patch.allowed if label in separation.touched and separation.touched[label][record]
+        )
         kept[record] = _never_answers(problem, claim, int(record), labels)
     return _conflicts(kept, by_bound=int(kept.sum() - separation.closed.sum()))
 

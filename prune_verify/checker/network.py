@@ -19,14 +19,14 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import isqrt
+from math import isqrt, prod
 
 import numpy as np
 import numpy.typing as npt
 
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 
-__all__ = ["Array", "Network", "Node", "evaluate", "evaluate_all", "evaluate_exact"]
+__all__ = ["Array", "Network", "Node", "evaluate", "evaluate_all", "evaluate_exact", "windows"]
 
 Array = npt.NDArray[np.generic]
 
@@ -100,7 +100,7 @@ class Network:
     @property
     def labels(self) -> int:
         """Number of labels: the count of output numbers per row."""
-        return int(np.prod(self.output_shape, dtype=np.int64))
+        return prod(self.output_shape)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical form; equal for equal graphs whatever their names and order."""
@@ -114,7 +114,8 @@ class Network:
                 if source in number:
                     _put(hasher, struct.pack("<q", number[source]))
                 else:  # a constant stands where it is used: one tensor or two equal ones are the same network
-                    _put_array(hasher, "constant tensor", self.nodes[source].arrays["value"])
+                    value = self.nodes[source].arrays["value"]
+                    _put_array(hasher, "constant tensor", _broadcast_form(value) if node.op in _FOLD else value)
             _put(hasher, b"")
             _put(hasher, struct.pack(f"<{len(node.shape)}q", *node.shape))
             for name in sorted(node.ints):
@@ -126,6 +127,13 @@ class Network:
                 _put_array(hasher, name, node.arrays[name])
             _put(hasher, b"")
         return hasher.hexdigest()
+
+
+def _broadcast_form(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The tensor without leading axes of length one, which broadcasting would supply (the result's shape is hashed)."""
+    while value.ndim and value.shape[0] == 1:
+        value = value[0]
+    return value
 
 
 def _put(hasher: hashlib._Hash, data: bytes) -> None:
@@ -174,15 +182,15 @@ def _lift(value: Array, rank: int) -> Array:
 
 def _linear(node: Node, get: Callable[[str], Array], x: Array) -> Array:
     axis = node.ints["axis"][0]
-    y = np.dot(x if axis == -1 else np.moveaxis(x, axis, -1), get("weight").T)
+    y: Array = np.dot(x if axis == -1 else np.moveaxis(x, axis, -1), get("weight").T)
     if "alpha" in node.arrays:
-        y = y * get("alpha")
+        y = np.multiply(y, get("alpha"))
     if "bias" in node.arrays:
-        y = y + (get("bias") * get("beta") if "beta" in node.arrays else get("bias"))
+        y = np.add(y, np.multiply(get("bias"), get("beta")) if "beta" in node.arrays else get("bias"))
     return y if axis == -1 else np.moveaxis(y, -1, axis)
 
 
-def windows(
+def windows(  # noqa: PLR0913 - the geometry of a window
     x: Array, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: object
 ) -> Array:
     """Sliding windows of ``x`` [batch, channel, *space] as [batch, channel, *out, *kernel], padded with ``fill``."""
@@ -202,13 +210,13 @@ def _conv(node: Node, get: Callable[[str], Array], x: Array) -> Array:
         x, weight.shape[2:], node.ints["strides"], node.ints["pads"], node.ints["dilations"], x.dtype.type(0)
     )
     batch, out = view.shape[0], view.shape[2 : 2 + rank]
-    inner = view.reshape(batch, group, -1, *view.shape[2:])
+    inner = view.reshape(batch, group, weight.shape[1], *view.shape[2:])
     inner = np.moveaxis(inner, 2, 2 + rank)  # [batch, group, *out, channel, *kernel]
-    columns = inner.reshape(batch, group, int(np.prod(out)), -1)
+    columns = inner.reshape(batch, group, prod(out), prod(weight.shape[1:]))
     kernels = weight.reshape(group, weight.shape[0] // group, -1)
     parts = [np.dot(columns[:, g], kernels[g].T) for g in range(group)]
     y = np.moveaxis(np.concatenate(parts, axis=-1), -1, 1).reshape(batch, weight.shape[0], *out)
-    return y + get("bias").reshape(-1, *(1,) * rank) if "bias" in node.arrays else y
+    return np.asarray(np.add(y, get("bias").reshape(-1, *(1,) * rank))) if "bias" in node.arrays else y
 
 
 def _exact_root(value: Fraction) -> Fraction:
@@ -220,19 +228,20 @@ def _exact_root(value: Fraction) -> Fraction:
     return root
 
 
-def _batch_norm(node: Node, get: Callable[[str], Array], x: Array) -> Array:
+def _batch_norm(get: Callable[[str], Array], x: Array) -> Array:
     """Compute x s' + (bias - mean s') with s' = scale / sqrt(variance + epsilon), as onnxruntime does."""
-    spread = get("variance") + get("epsilon")
+    spread: Array = np.add(get("variance"), get("epsilon"))
     root = np.array([_exact_root(v) for v in spread], dtype=object) if spread.dtype == object else np.sqrt(spread)
-    slope = get("scale") / root
-    shift = get("bias") - get("mean") * slope
+    slope: Array = np.divide(get("scale"), root)
+    shift: Array = np.subtract(get("bias"), np.multiply(get("mean"), slope))
     tail = (1,) * (x.ndim - 2)
-    return x * slope.reshape(-1, *tail) + shift.reshape(-1, *tail)
+    y: Array = np.add(np.multiply(x, slope.reshape(-1, *tail)), shift.reshape(-1, *tail))
+    return y
 
 
 def _clip(node: Node, get: Callable[[str], Array], x: Array) -> Array:
-    x = np.maximum(x, get("lower")) if "lower" in node.arrays else x
-    return np.minimum(x, get("upper")) if "upper" in node.arrays else x
+    y: Array = np.maximum(x, get("lower")) if "lower" in node.arrays else x
+    return np.asarray(np.minimum(y, get("upper"))) if "upper" in node.arrays else y
 
 
 def _pool(node: Node, x: Array) -> Array:
@@ -240,20 +249,24 @@ def _pool(node: Node, x: Array) -> Array:
     rank = len(kernel)
     last = tuple(range(-rank, 0))
     if node.op == "MaxPool":
-        low = -np.inf if x.dtype != object else Fraction(-(2**200))
-        return windows(x, kernel, node.ints["strides"], pads, node.ints["dilations"], low).max(axis=last)
+        # padding never wins: the loader refuses windows that hold nothing else
+        low = -np.inf if x.dtype != object else min(x.reshape(-1).tolist(), default=Fraction(0))
+        best: Array = np.max(windows(x, kernel, node.ints["strides"], pads, node.ints["dilations"], low), axis=last)
+        return best
     ones = (1,) * rank
     total = windows(x, kernel, node.ints["strides"], pads, ones, x.dtype.type(0)).sum(axis=last)
     mask = np.ones((1, 1, *x.shape[2:]), dtype=np.int64)
     fill = 1 if node.ints["count_include_pad"][0] else 0
     count = windows(mask, kernel, node.ints["strides"], pads, ones, fill).sum(axis=last)
-    return total / (count.astype(x.dtype) if x.dtype != object else count.astype(object) * Fraction(1))
+    mean: Array = np.divide(total, count.astype(x.dtype))  # of Fraction and int: a Fraction
+    return mean
 
 
 def _reduce(node: Node, x: Array) -> Array:
     axes = tuple(a + 1 for a in node.ints["axes"])
     keep = bool(node.ints["keepdims"][0])
-    return x.max(axis=axes, keepdims=keep) if node.op == "ReduceMax" else x.sum(axis=axes, keepdims=keep)
+    y: Array = (np.max if node.op == "ReduceMax" else np.sum)(x, axis=axes, keepdims=keep)
+    return y
 
 
 _FOLD: dict[str, Callable[[Array, Array], Array]] = {
@@ -265,7 +278,7 @@ _FOLD: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def _apply(node: Node, get: Callable[[str], Array], xs: list[Array]) -> Array:  # noqa: PLR0911 - a table of operators
+def _apply(node: Node, get: Callable[[str], Array], xs: list[Array]) -> Array:  # noqa: C901, PLR0911, PLR0912 - a table of operators
     """Value of one node for a batch; ``xs`` are the inputs' values, batch axis first."""
     if node.op in _FOLD:
         result, *rest = [_lift(x, len(node.shape)) for x in xs]
@@ -279,11 +292,11 @@ def _apply(node: Node, get: Callable[[str], Array], xs: list[Array]) -> Array:  
         case "Conv":
             return _conv(node, get, x)
         case "BatchNorm":
-            return _batch_norm(node, get, x)
+            return _batch_norm(get, x)
         case "Relu":
-            return np.maximum(x, x.dtype.type(0) if x.dtype != object else Fraction(0))
+            return np.asarray(np.maximum(x, np.zeros((), x.dtype)))
         case "Abs":
-            return np.abs(x)
+            return np.asarray(np.abs(x))
         case "Clip":
             return _clip(node, get, x)
         case "Reshape":
@@ -291,7 +304,7 @@ def _apply(node: Node, get: Callable[[str], Array], xs: list[Array]) -> Array:  
         case "Transpose":
             return x.transpose(0, *(p + 1 for p in node.ints["perm"]))
         case "Concat":
-            rows = max(v.shape[0] for v in xs)
+            rows = next((v.shape[0] for v in xs if v.shape[0] != 1), 1)
             return np.concatenate([np.broadcast_to(v, (rows, *v.shape[1:])) for v in xs], node.ints["axis"][0] + 1)
         case "Gather":
             index = np.array(node.ints["indices"], dtype=np.int64).reshape(node.ints["index_shape"])
@@ -314,11 +327,18 @@ def evaluate_all(network: Network, x: Array) -> list[Array]:
         One array per node, [batch, *node.shape] ([1, *node.shape] for constants), of the dtype of ``x``.
 
     Raises:
-        MalformedInputError: the input has another shape.
+        MalformedInputError: the input has another shape or type.
 
     """
-    if x.shape[1:] != network.input_shape:
+    if not x.ndim or x.shape[1:] != network.input_shape:
         raise MalformedInputError("input", "shape of a row", str(network.input_shape), str(x.shape[1:]))
+    if x.dtype not in (np.float32, np.float64, object):
+        raise MalformedInputError("input", "type of the numbers", "float32, float64 or fractions", str(x.dtype))
+    with np.errstate(all="ignore"):  # an overflow is an infinity for the caller to see, never a warning
+        return _values(network, x)
+
+
+def _values(network: Network, x: Array) -> list[Array]:
     exact = x.dtype == object
     values: list[Array] = []
     for node in network.nodes:
@@ -339,7 +359,7 @@ def evaluate_all(network: Network, x: Array) -> list[Array]:
 def evaluate(network: Network, x: Array) -> Array:
     """Logits for a batch in the arithmetic of ``x`` (one summation order of many): [batch, labels]."""
     value = evaluate_all(network, x)[network.output]
-    return np.broadcast_to(value, (x.shape[0], *value.shape[1:])).reshape(x.shape[0], -1)
+    return np.broadcast_to(value, (x.shape[0], *value.shape[1:])).reshape(x.shape[0], network.labels)
 
 
 def evaluate_exact(network: Network, x: Array) -> list[list[Fraction]]:
@@ -350,4 +370,4 @@ def evaluate_exact(network: Network, x: Array) -> list[list[Fraction]]:
 
     """
     rational = x if x.dtype == object else _to_fractions(x)
-    return [[Fraction(v) for v in row] for row in evaluate(network, rational)]
+    return [[Fraction(v) for v in row] for row in evaluate(network, rational).tolist()]

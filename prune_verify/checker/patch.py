@@ -280,7 +280,9 @@ def build(base: Network, patch: Patch) -> Network:
     """
     size = int(np.prod(base.input_shape, dtype=np.int64))
     if patch.labels != base.labels:
-        raise MalformedInputError("patch.json/labels", "the base's number of labels", str(base.labels), str(patch.labels))
+        raise MalformedInputError(
+            "patch.json/labels", "the base's number of labels", str(base.labels), str(patch.labels)
+        )
     new = _Builder(base)
     logits = new.flat(base.output)
     if isinstance(patch, LearnedPatch):
@@ -288,7 +290,9 @@ def build(base: Network, patch: Patch) -> Network:
     else:
         worst = max((i.coordinate for g in patch.gates for i in g.intervals), default=0)
         if worst >= size:
-            raise MalformedInputError("patch.json/gates", "coordinates of the base's input", f"below {size}", str(worst))
+            raise MalformedInputError(
+                "patch.json/gates", "coordinates of the base's input", f"below {size}", str(worst)
+            )
         allowed = logits
         if patch.forgotten_classes:
             allowed = new.gather(logits, np.array(patch.allowed, dtype=np.int64))

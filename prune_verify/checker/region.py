@@ -58,7 +58,10 @@ class Domain:
         for place, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if not -(2**127) < low < high < 2**127:
                 raise MalformedInputError(
-                    f"domain/{place}", "an interval that is not empty", "lower < upper, both below 2^127", f"{low}, {high}"
+                    f"domain/{place}",
+                    "an interval that is not empty",
+                    "lower < upper, both below 2^127",
+                    f"{low}, {high}",
                 )
 
     @property
@@ -124,4 +127,6 @@ def require_radius(path: str, radius: Fraction, records: npt.NDArray[np.float32]
     largest = np.float32(np.abs(records).max(initial=0.0))
     ulps = _LEAST_ULPS * Fraction(float(np.spacing(largest)))
     if radius < ulps:
-        raise PolicyError(path, "radius of at least 4 ulp of the records", f"at least {float(ulps):g}", f"{float(radius):g}")
+        raise PolicyError(
+            path, "radius of at least 4 ulp of the records", f"at least {float(ulps):g}", f"{float(radius):g}"
+        )

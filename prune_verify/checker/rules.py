@@ -75,13 +75,17 @@ def joint_head(patch: JointPatch, spread: Fraction, magnitude: Fraction, arithme
     """
     path = "patch.json"
     tau, shift, slack = _exact(patch.tau), _exact(patch.shift), _exact(patch.slack)
-    _require(len(patch.allowed) > 1, path, "joint_head: labels that are not forgotten", "at least 2", len(patch.allowed))
+    _require(
+        len(patch.allowed) > 1, path, "joint_head: labels that are not forgotten", "at least 2", len(patch.allowed)
+    )
     _require(tau >= _LEAST_TAU, f"{path}/tau", "joint_head: tau", "at least 2^-100", tau)
     rounding = Fraction(0) if arithmetic == REAL else _SLACK * (slack + magnitude)
     least_shift = spread + tau + rounding
     _require(shift >= least_shift, f"{path}/shift", "joint_head: M >= R + tau + s", f"{float(least_shift):.9g}", shift)
     least_slack = spread + shift + tau + rounding
-    _require(slack >= least_slack, f"{path}/slack", "joint_head: K >= R + M + tau + s", f"{float(least_slack):.9g}", slack)
+    _require(
+        slack >= least_slack, f"{path}/slack", "joint_head: K >= R + M + tau + s", f"{float(least_slack):.9g}", slack
+    )
     _require(slack < _LARGEST, f"{path}/slack", "joint_head: K", "below 2^60", slack)
 
 

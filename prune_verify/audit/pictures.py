@@ -1,0 +1,153 @@
+"""Pictures of records with a gate's coordinates marked: a PNG of the grey levels under an SVG of the marks.
+
+A mark tells by its shape, not only by its colour, what the gate asks of a pixel: a triangle that
+points up for a lower edge (at least this bright), one that points down for an upper edge (at most
+this bright), a diamond for both. Written with zlib alone, so that the report needs no imaging package.
+
+Source: PNG (ISO/IEC 15948) chunks and filter type 0; SVG 1.1 paths.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.audit.markup import Html, tag, text
+from prune_verify.checker.patch import Interval
+
+__all__ = ["edge_words", "grey_levels", "mark_key", "picture", "picture_shape", "png"]
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+_SIDES = (4, 128)
+_FLAT_IMAGES = {64: (8, 8), 784: (28, 28)}
+_SHOWN_SIDE = 224  # pixels of the PNG: enlarged here, so that no viewer smooths the grey levels
+_PLANES = 3
+_LEGIBLE_SIDE = 15  # marks of more crowded pictures are drawn larger than their pixel
+_MARGIN = 0.25
+
+
+def picture_shape(shape: Sequence[int]) -> tuple[int, int] | None:
+    """Height and width of rows that are one grey picture, or None for rows that are not.
+
+    Args:
+        shape: per-row shape: [h, w], [1, h, w], or the flat sizes of the digits (64) and of MNIST (784).
+
+    """
+    plain = tuple(int(n) for n in shape)
+    if len(plain) == 1:
+        return _FLAT_IMAGES.get(plain[0])
+    if len(plain) == _PLANES and plain[0] == 1:
+        plain = plain[1:]
+    least, most = _SIDES
+    return (plain[0], plain[1]) if len(plain) == 2 and all(least <= n <= most for n in plain) else None
+
+
+def grey_levels(x: Floats, shape: tuple[int, int], low: float, high: float) -> Bytes:
+    """Grey levels 0..255 of a record; values outside [low, high] are cut, values that are no numbers are black."""
+    span = high - low if high > low else 1.0
+    scaled = (np.nan_to_num(x.astype(np.float64).reshape(shape), nan=low) - low) / span
+    return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def png(levels: Bytes) -> bytes:
+    """An 8-bit greyscale PNG of ``levels`` [height, width]."""
+    height, width = levels.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    lines = b"".join(b"\0" + levels[row].tobytes() for row in range(height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+
+
+def _symbol(interval: Interval) -> tuple[str, str]:
+    """Class and path, in a unit square, of the mark of an interval."""
+    if interval.low is not None and interval.high is not None:
+        return "mark-both", "M.5 .08 L.92 .5 L.5 .92 L.08 .5 Z"
+    if interval.low is not None:
+        return "mark-low", "M.5 .12 L.9 .84 L.1 .84 Z"
+    return "mark-high", "M.5 .88 L.1 .16 L.9 .16 Z"
+
+
+def edge_words(interval: Interval, shape: tuple[int, int] | None) -> str:
+    """What a gate asks of one coordinate, such as ``row 3 column 5 at least 0.4``."""
+    row, column = divmod(interval.coordinate, shape[1]) if shape else (0, 0)
+    place = f"row {row + 1} column {column + 1}" if shape else f"number {interval.coordinate}"
+    if interval.low is not None and interval.high is not None:
+        return f"{place} from {float(interval.low):.4g} to {float(interval.high):.4g}"
+    edge, word = (interval.low, "at least") if interval.low is not None else (interval.high, "at most")
+    return f"{place} {word} {float(edge or 0.0):.4g}"
+
+
+def _mark(interval: Interval, width: int, scale: float = 1.0) -> Html:
+    """The outlined pixel with its symbol, ``scale`` pixels large and centred; data attributes name the pixel."""
+    kind, path = _symbol(interval)
+    row, column = divmod(interval.coordinate, width)
+    shift = (1.0 - scale) / 2
+    frame = {"x": f"{column}", "y": f"{row}", "width": "1", "height": "1"}
+    return tag(
+        "g",
+        tag("rect", class_="halo", **frame),
+        tag("rect", class_="frame", **frame),
+        tag("path", class_=kind, d=path, transform=f"translate({column + shift:g} {row + shift:g}) scale({scale:g})"),
+        class_="mark",
+        data_row=str(row),
+        data_column=str(column),
+    )
+
+
+def picture(
+    x: Floats, shape: tuple[int, int], span: tuple[float, float], intervals: Sequence[Interval], label: str
+) -> Html:
+    """One record as an SVG with its grey levels and the gate's coordinates marked.
+
+    Args:
+        x: the record, float32, of h * w numbers in any shape.
+        shape: (h, w).
+        span: values shown as black and as white.
+        intervals: of the gate; coordinates outside the picture are not drawn.
+        label: what a screen reader says.
+
+    Returns:
+        An ``svg`` element without ids, scripts or external references.
+
+    """
+    height, width = shape
+    factor = max(1, _SHOWN_SIDE // max(shape))
+    large = np.kron(grey_levels(x, shape, *span), np.ones((factor, factor), dtype=np.uint8))
+    data = "data:image/png;base64," + base64.b64encode(png(large)).decode("ascii")
+    inside = [i for i in intervals if 0 <= i.coordinate < height * width]
+    scale = max(1.0, max(shape) / _LEGIBLE_SIDE)
+    edge = _MARGIN + (scale - 1.0) / 2
+    return tag(
+        "svg",
+        tag("image", href=data, x="0", y="0", width=str(width), height=str(height)),
+        *(_mark(i, width, scale) for i in inside),
+        viewBox=f"{-edge:g} {-edge:g} {width + 2 * edge:g} {height + 2 * edge:g}",
+        role="img",
+        aria_label=label,
+        class_="picture",
+    )
+
+
+def mark_key() -> Html:
+    """The key of the marks: three symbols, each with its words."""
+    one = np.float32(1.0)
+    kinds = (
+        (Interval(0, one, None), "lower edge: this pixel must be at least so bright"),
+        (Interval(0, None, one), "upper edge: this pixel must be at most so bright"),
+        (Interval(0, one, one), "both edges"),
+    )
+    items = []
+    for interval, words in kinds:
+        symbol = tag("svg", _mark(interval, 1), viewBox="-0.15 -0.15 1.3 1.3", class_="key", aria_hidden="true")
+        items.append(tag("li", symbol, text(words)))
+    return tag("ul", *items, class_="key-list")

@@ -1,0 +1,1 @@
+"""The prover: finds proofs that the checker can follow, and issues certificates."""

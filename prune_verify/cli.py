@@ -1,0 +1,282 @@
+"""The command ``prune-verify``: thin; each verb imports its room inside its function.
+
+Exit codes (FORMATS section 3): 0 done or VERIFIED, 1 REJECTED or refuted, 2 could not run, 3 UNDECIDED or cannot meet the threat model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prune_verify import __version__
+from prune_verify.checker.__main__ import add_verify_arguments, render_verdict, run_verify
+from prune_verify.checker.errors import CheckError
+
+if TYPE_CHECKING:
+    from prune_verify.progress import Progress
+
+__all__ = ["main"]
+
+Json = object
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb hands back: an exit code, the text for a person, and one object for ``--json``."""
+
+    code: int
+    text: str
+    data: Json
+
+
+def _progress(options: argparse.Namespace) -> Progress:
+    from prune_verify.progress import Progress
+
+    return Progress(enabled=not options.quiet and sys.stderr.isatty())
+
+
+def _demo(options: argparse.Namespace) -> Result:
+    from prune_verify.demo import run_demo
+
+    return Result(*run_demo(options.out, seed=options.seed, say=_say(options)))
+
+
+def _say(options: argparse.Namespace) -> Callable[[str], None]:
+    """A sink for progress lines: standard error, or nothing under --quiet."""
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    return say
+
+
+def _doctor(_: argparse.Namespace) -> Result:
+    from prune_verify.doctor import examine
+
+    return Result(*examine())
+
+
+def _repair(options: argparse.Namespace) -> Result:
+    from prune_verify.repair.command import repair_command
+
+    with _progress(options) as progress:
+        return Result(*repair_command(options, progress))
+
+
+def _certify(options: argparse.Namespace) -> Result:
+    from prune_verify.certify.command import certify_command
+
+    with _progress(options) as progress:
+        return Result(*certify_command(options, progress))
+
+
+def _keygen(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.keys import keygen
+
+    made = keygen(options.out)
+    text = f"wrote {made.private} (keep it secret) and {made.public}\nkeyid {made.keyid}"
+    return Result(0, text, {"key": str(made.private), "pub": str(made.public), "keyid": made.keyid})
+
+
+def _trust(options: argparse.Namespace) -> Result:
+    from prune_verify.audit import keys
+
+    if options.action == "init":
+        policy = options.policy or options.trust.with_name("policy.toml")
+        keys.trust_init(options.trust, policy)
+        text = f"wrote {options.trust} (trusts nobody yet) and {policy} (read it and set what you demand)"
+        return Result(0, text, {"trust": str(options.trust), "policy": str(policy)})
+    if options.action == "add":
+        keyid = keys.trust_add(options.trust, options.key, options.role, options.name)
+        return Result(
+            0, f"{options.name} ({keyid}) now has role {options.role}", {"keyid": keyid, "role": options.role}
+        )
+    text = keys.trust_show(options.trust)
+    return Result(0, text, json.loads(options.trust.read_bytes()))
+
+
+def _sign(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.keys import sign
+
+    digest = sign(options.statement, options.key, options.out, add=options.add)
+    return Result(
+        0, f"wrote {options.out}\npayload sha256 {digest}", {"certificate": str(options.out), "payloadSha256": digest}
+    )
+
+
+def _inspect(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.inspect import inspect_text
+    from prune_verify.checker.encoding import read_file
+
+    text = inspect_text(read_file(options.file, "certificate", 2**26))
+    return Result(0, text, {"unverified": text})
+
+
+def _verify(options: argparse.Namespace) -> Result:
+    verdict = run_verify(options)
+    if options.report:
+        from prune_verify.audit.report import write_report
+
+        write_report(options.report, verdict, options)
+    return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
+
+
+def _bench(options: argparse.Namespace) -> Result:
+    from prune_verify.bench import run_bench
+
+    return Result(*run_bench(options.what, data=options.data, quick=options.quick, out=options.out, say=_say(options)))
+
+
+def _common() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output, everything else on standard error"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", type=Path, metavar="BASE.onnx")
+    parser.add_argument(
+        "--forget", metavar="RECORDS", help="records to forget: npz, csv, or IMAGES,LABELS[:indices.txt]"
+    )
+    parser.add_argument(
+        "--forget-class", type=int, action="append", default=[], metavar="C", help="a label to forget (repeatable)"
+    )
+    parser.add_argument("--retain", metavar="RECORDS", help="records that must stay as they are")
+    parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
+    parser.add_argument("--threat-model", type=Path, metavar="T.toml")
+    parser.add_argument("--family", choices=["auto", "box", "class-cap", "learned"], default="auto")
+    parser.add_argument("--domain", metavar="LO,HI|FILE", help="input domain; default 0,1 when all data lie in it")
+    parser.add_argument("--radius", help="probe radius in input units (decimal)")
+    parser.add_argument("--retained-radius", help="radius around retained records (decimal)")
+    parser.add_argument("--margin", help="least margin of every forget claim (decimal)")
+    parser.add_argument("--cover", type=int, help="separating coordinates per retained record")
+    parser.add_argument("--delta", help="family learned: largest change of a logit on retained balls (decimal)")
+    parser.add_argument("--reference", default="", help="opaque reference of the request")
+    parser.add_argument(
+        "--minimal",
+        type=float,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="seek the smallest coordinate set of each gate (z3)",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 3 when a retained record is in conflict")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _add_certify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", type=Path, metavar="BASE.onnx")
+    parser.add_argument("patched", type=Path, metavar="PATCHED.onnx")
+    parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
+    parser.add_argument("--forget", metavar="RECORDS")
+    parser.add_argument("--retain", metavar="RECORDS")
+    parser.add_argument("--label-column", metavar="NAME")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json")
+    parser.add_argument("--patch", type=Path, help="default: patch.json beside the patched network")
+    parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
+    parser.add_argument("--days", type=int, default=365, help="validity from now")
+    parser.add_argument(
+        "--cross-check",
+        type=int,
+        default=10,
+        metavar="N",
+        help="forget claims to cross-check with auto_LiRPA (evenly spread)",
+    )
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="limit of one solver query")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prune-verify", description="verified patch certificates for machine unlearning"
+    )
+    parser.add_argument("--version", action="version", version=f"prune-verify {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    common = [_common()]
+
+    def add(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text, parents=common)
+        made.set_defaults(run=run)
+        return made
+
+    demo = add("demo", _demo, "the whole chain on the embedded data set, in about a minute")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
+    demo.add_argument("--seed", type=int, default=0)
+    add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
+    _add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
+    _add_certify(
+        add("certify", _certify, "prove what the patched network does, and write a statement the checker accepts")
+    )
+    add("keygen", _keygen, "make a signing key").add_argument("--out", type=Path, required=True, metavar="PREFIX")
+    trust = add("trust", _trust, "the auditor's trust store")
+    trust.add_argument("action", choices=["init", "add", "show"])
+    trust.add_argument("trust", type=Path, metavar="TRUST.json")
+    trust.add_argument(
+        "--policy", type=Path, help="init: where the default policy goes (default: policy.toml beside the trust store)"
+    )
+    trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
+    trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
+    trust.add_argument("--name", default="")
+    sign = add("sign", _sign, "sign a statement")
+    sign.add_argument("statement", type=Path, metavar="STATEMENT.json")
+    sign.add_argument("--key", type=Path, required=True)
+    sign.add_argument("--out", type=Path, required=True, metavar="NAME.unlearn.json")
+    sign.add_argument("--add", action="store_true", help="add a signature to an envelope that exists")
+    verify = add("verify", _verify, "check a certificate as an auditor who trusts nothing the owner says")
+    add_verify_arguments(verify)
+    verify.add_argument("--report", type=Path, metavar="OUT.html")
+    add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
+    bench = add("bench", _bench, "measure the chain on this machine")
+    bench.add_argument("what", choices=["chain"])
+    bench.add_argument("--data", type=Path, help="folder with mnist/ and adult/ (default: digits only)")
+    bench.add_argument("--quick", action="store_true")
+    bench.add_argument(
+        "--out", type=Path, metavar="DIR", help="where bench writes its files (default: a temporary folder)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+
+    """
+    options = _parser().parse_args(argv)
+    try:
+        with redirect_stdout(sys.stderr):  # libraries that print must not reach the one object on standard output
+            result = options.run(options)
+    except CheckError as error:
+        return _failed(options, f"{error}", error.code)
+    except OSError as error:
+        return _failed(options, f"{error.filename or ''}: {error.strerror or error}", "E_IO")
+    except KeyboardInterrupt:
+        return _failed(options, "interrupted; nothing half-written was left", "E_INTERRUPTED")
+    sys.stdout.write(json.dumps(result.data, sort_keys=True) + "\n" if options.json else result.text + os.linesep)
+    return result.code
+
+
+def _failed(options: argparse.Namespace, text: str, code: str) -> int:
+    sys.stderr.write(f"prune-verify {options.verb}: {text}\n")
+    if options.json:
+        sys.stdout.write(json.dumps({"error": text, "code": code, "exitCode": 2}, sort_keys=True) + "\n")
+    return 2

@@ -1,0 +1,1 @@
+"""The engine that finds patches: threat model, gates, joint head, class cap, learned patch, export (torch)."""
