@@ -284,7 +284,7 @@ def _retain_label(problem: Problem, claim: Claim) -> Outcome:
 
 def _never_answers(problem: Problem, claim: Claim, record: int, labels: tuple[int, ...]) -> bool:
     """Whether the base is proved to answer none of ``labels`` on the ball: its own answer there beats each of them."""
-    from prune_verify.checker.relaxation import beats  # noqa: PLC0415 - the kernel is needed by few claims
+    from prune_verify.checker.relaxation import beats
 
     x = problem.rows("retain").x[record : record + 1]
     answer = int(strict_answers(problem.base, x)[0])

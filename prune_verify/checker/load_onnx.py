@@ -105,7 +105,7 @@ def load_network(data: bytes, path: str, limits: LoadLimits = _DEFAULT_LIMITS) -
     return LoadedModel(network, source.name, output.name, "float32", opset, model.ir_version, graph.batch, *shapes)
 
 
-def _plain(  # noqa: PLR0913 - what is known of the file by now
+def _plain(
     graph: onnx.GraphProto,
     opset: int,
     path: str,

@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 
-__all__ = ["Array", "Network", "Node", "evaluate", "evaluate_all", "evaluate_exact", "windows"]
+__all__ = ["Array", "Network", "Node", "apply_node", "evaluate", "evaluate_all", "evaluate_exact", "windows"]
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[np.generic]  # type: ignore[explicit-any] # numpy's own alias has it
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ def _linear(node: Node, get: Callable[[str], Array], x: Array) -> Array:
     return y if axis == -1 else np.moveaxis(y, -1, axis)
 
 
-def windows(  # noqa: PLR0913 - the geometry of a window
+def windows(
     x: Array, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: object
 ) -> Array:
     """Sliding windows of ``x`` [batch, channel, *space] as [batch, channel, *out, *kernel], padded with ``fill``."""
@@ -314,6 +314,12 @@ def _apply(node: Node, get: Callable[[str], Array], xs: list[Array]) -> Array:  
         case "ReduceMax" | "ReduceSum":
             return _reduce(node, x)
     raise UnsupportedVersionError("network", "operator", "one of the table in network.py", node.op)
+
+
+def apply_node(node: Node, xs: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Value of one node in float64, for the values ``xs`` of its inputs [batch, *shape]; warnings are the caller's."""
+    result: npt.NDArray[np.float64] = _apply(node, lambda name: node.arrays[name].astype(np.float64), list(xs))  # type: ignore[assignment]
+    return result
 
 
 def evaluate_all(network: Network, x: Array) -> list[Array]:

@@ -122,7 +122,7 @@ class Builder:
         if self._total > self.limits.max_total:
             raise LimitError(place, "numbers in all tensors", f"at most {self.limits.max_total}", str(self._total))
 
-    def add(  # noqa: PLR0913 - the fields of a node
+    def add(
         self,
         place: str,
         op: str,
@@ -308,7 +308,7 @@ class Step:
             raise self.malformed(f"rank of input {place}", f"at least {least_rank}", str(self.rank(row)))
         return row
 
-    def emit(  # noqa: PLR0913 - the fields of a node
+    def emit(
         self,
         op: str,
         inputs: tuple[int, ...],

@@ -19,27 +19,9 @@ leaves UNDECIDED. Source: FORMATS 3, THREATS 0 to 2, certs/SPEC.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from fractions import Fraction
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-
-import numpy as np
-
-from prune_verify.checker.claim import Claim, LabelledRows, Outcome, Problem, decide
-from prune_verify.checker.encoding import fields, format_time, parse_digest, parse_json, read_file, sha256_hex
-from prune_verify.checker.envelope import OpenedEnvelope, open_envelope
-from prune_verify.checker.errors import CheckError, LimitError, MalformedInputError, PolicyError, SubjectMismatchError
-from prune_verify.checker.load_onnx import LoadedModel, load_network
-from prune_verify.checker.merkle import set_root
-from prune_verify.checker.patch_json import PatchFile, parse_patch
-from prune_verify.checker.policy import Policy, TrustStore
-from prune_verify.checker.records import Records, canonical_record, check_against, duplicates_between, load_records
-from prune_verify.checker.region import Domain, require_radius
-from prune_verify.checker.request import Request
-from prune_verify.checker.rules import BINARY32, REAL
-from prune_verify.checker.statement import ClaimStatement, Statement
-from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, ClaimVerdict, Verdict
 
 __all__ = ["Inputs", "verify"]
 

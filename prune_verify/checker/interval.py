@@ -1,0 +1,290 @@
+"""Interval pass: an enclosure of every value of a network over boxes, in the arithmetic of a claim.
+
+``real`` encloses the exact network over the stored weights. ``ieee754-binary32`` encloses what any
+execution in float32 computes, in any order of summation, with or without fused multiply-add: each
+node's enclosure is widened by E, a bound on the rounding that the node itself can add. An execution
+that could overflow is refused, so that every value enclosed is finite.
+
+The pass runs in float64. For a sum of n products of float64 numbers, in any order,
+|computed - exact| <= (n+4) 2^-53 sum |terms| + n 2^-1022; the radius used here is more than twice that,
+computed in float64, which covers the rounding of the radius itself for n < 2^40.
+
+Source: MATHS 5.2 (float64 and float32 rounding); certs/SPEC.md section 5.1; Higham, Accuracy and Stability of
+Numerical Algorithms, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.checker.errors import LimitError, ProofError
+from prune_verify.checker.network import Network, Node, apply_node
+
+__all__ = ["Intervals", "interval_pass", "logit_spread", "node_rounding", "require_ieee_float64"]
+
+BINARY32 = "ieee754-binary32"
+U64 = 2.0**-53
+U32 = 2.0**-24
+TINY32 = 2.0**-126
+TINY64 = 2.0**-1020
+_OVERFLOW = 2.0**127
+_MOST_TERMS = 2**20
+
+Floats = npt.NDArray[np.float64]
+Box = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Enclosures of every node's value, in the network's order.
+
+    Args:
+        lower: one float64 array [rows, *node.shape] per node ([1, *node.shape] for constants).
+        upper: the same; upper ends.
+        logits: index of the network's output.
+
+    """
+
+    lower: list[Floats]
+    upper: list[Floats]
+    logits: int
+
+    def box(self, node: int) -> Box:
+        """The enclosure of one node."""
+        return self.lower[node], self.upper[node]
+
+    def output(self) -> Box:
+        """The enclosure of the logits: two arrays [rows, labels]."""
+        lower, upper = self.box(self.logits)
+        return lower.reshape(lower.shape[0], -1), upper.reshape(upper.shape[0], -1)
+
+
+def require_ieee_float64() -> None:
+    """Establish that float64 rounds to nearest and keeps subnormals here; other code in the process may change that.
+
+    Raises:
+        LimitError: the rounding bounds of this checker do not hold in this process.
+
+    """
+    least, one, half = np.array([2.0**-1074]), np.array([1.0]), np.array([U64])
+    kept = bool((least + 0.0 != 0.0).all()) and bool((least * one != 0.0).all())
+    nearest = bool((one + half == 1.0).all()) and bool((one + 1.5 * half == 1.0 + 2 * U64).all())
+    if not (kept and nearest and bool((-one - half == -1.0).all())):
+        raise LimitError("float64", "arithmetic of this process", "round to nearest, subnormals kept", "something else")
+
+
+def _magnitude(box: Box) -> Floats:
+    return np.maximum(np.abs(box[0]), np.abs(box[1]))
+
+
+def _gamma32(terms: int) -> float:
+    """Upper bound of n u / (1 - n u)."""
+    if terms > _MOST_TERMS:
+        raise LimitError("network", "terms of one sum", f"at most {_MOST_TERMS}", str(terms))
+    return float(terms * U32 / (1 - terms * U32) * (1 + 2.0**-50))
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One node over boxes: the enclosure of its exact function, and E, the rounding that float32 may add.
+
+    ``reach`` bounds every intermediate result (the sum of the absolute terms of a sum).
+    """
+
+    lower: Floats
+    upper: Floats
+    rounding: Floats | float = 0.0
+    reach: float = 0.0
+
+
+def _exactly(node: Node, inputs: list[Box]) -> _Step:
+    """A node that is monotone in each input and rounds nothing."""
+    return _Step(apply_node(node, [low for low, _ in inputs]), apply_node(node, [high for _, high in inputs]))
+
+
+def _absolute(_: Node, inputs: list[Box]) -> _Step:
+    low, high = inputs[0]
+    return _Step(np.maximum(np.maximum(low, -high), 0.0), _magnitude(inputs[0]))
+
+
+def _weighted(node: Node, inputs: list[Box]) -> _Step:
+    """Linear and Conv: positive weights meet the one end, negative weights the other."""
+    low, high = inputs[0]
+    weight = node.arrays["weight"]
+    scale = float(np.abs(node.arrays["alpha"])) if "alpha" in node.arrays else 1.0
+    if "alpha" in node.arrays and float(node.arrays["alpha"]) < 0:
+        low, high = high, low
+    plain = {name: array for name, array in node.arrays.items() if name == "alpha"}
+
+    def run(part: npt.NDArray[np.float32], x: Floats) -> Floats:
+        return apply_node(replace(node, arrays={**plain, "weight": part}), [x])
+
+    positive, negative = np.maximum(weight, np.float32(0)), np.minimum(weight, np.float32(0))
+    absolute = np.abs(run(np.abs(weight), _magnitude(inputs[0])))
+    shift, size = _bias(node, absolute.ndim)
+    terms = prod(weight.shape[1:]) + 4
+    total = absolute + size
+    radius = 2 * (2 * terms + 8) * U64 * total + terms * TINY64 * (2.0 + scale)
+    lower = run(positive, low) + run(negative, high) + shift - radius
+    upper = run(positive, high) + run(negative, low) + shift + radius
+    largest = float(np.abs(weight).max(initial=0.0)) * max(scale, 1.0)
+    reach = float(_magnitude(inputs[0]).max(initial=0.0))
+    rounding = _gamma32(terms) * total * (1 + 2.0**-20) + terms * (2.0 + largest + reach * (1 + scale)) * TINY32
+    return _Step(lower, upper, rounding, float(total.max(initial=0.0)) * max(1.0, 1.0 / scale if scale else 1.0))
+
+
+def _bias(node: Node, rank: int) -> tuple[Floats | float, Floats | float]:
+    """The bias (times beta) and its absolute value, shaped to the node's value [batch, ...]."""
+    if "bias" not in node.arrays:
+        return 0.0, 0.0
+    bias = node.arrays["bias"].astype(np.float64)
+    if "beta" in node.arrays:
+        bias = bias * float(node.arrays["beta"])
+    if node.op == "Conv":
+        bias = bias.reshape(-1, *(1,) * (rank - 2))
+    elif node.ints["axis"][0] == -2:  # noqa: PLR2004 - the contracted axis of the table in network.py
+        bias = bias.reshape(-1, 1)
+    return bias, np.abs(bias)
+
+
+def _batch_norm(node: Node, inputs: list[Box]) -> _Step:
+    """(x - mean) s' + bias with s' = scale / sqrt(variance + epsilon); three float64 roundings in s'."""
+    arrays = {name: array.astype(np.float64) for name, array in node.arrays.items()}
+    tail = (1,) * (inputs[0][0].ndim - 2)
+    slope, mean, bias = (
+        value.reshape(-1, *tail)
+        for value in (arrays["scale"] / np.sqrt(arrays["variance"] + arrays["epsilon"]), arrays["mean"], arrays["bias"])
+    )
+    ends = [(end - mean) * slope + bias for end in inputs[0]]
+    size = (_magnitude(inputs[0]) + np.abs(mean)) * np.abs(slope)
+    radius = 32 * U64 * (size + np.abs(bias)) + TINY64
+    rounding = (6 * U32 * size + 2 * U32 * np.abs(bias)) * (1 + 2.0**-20)
+    tiny = 8 * (2.0 + np.abs(slope) + _magnitude(inputs[0]) + np.abs(mean)) * TINY32
+    reach = max(float((size + np.abs(bias)).max(initial=0.0)), float(np.abs(slope).max(initial=0.0)))
+    return _Step(np.minimum(*ends) - radius, np.maximum(*ends) + radius, rounding + tiny, reach)
+
+
+def _sum_of_two(node: Node, inputs: list[Box]) -> _Step:
+    """Add and Sub: one rounding."""
+    (low, high), (other_low, other_high) = inputs
+    if node.op == "Sub":
+        other_low, other_high = other_high, other_low
+    lower = np.nextafter(apply_node(node, [low, other_low]), -np.inf)
+    upper = np.nextafter(apply_node(node, [high, other_high]), np.inf)
+    return _Step(lower, upper, _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + 3 * TINY32)
+
+
+def _product(node: Node, inputs: list[Box]) -> _Step:
+    """Mul, where one factor is a constant: one rounding; a subnormal factor may be flushed first."""
+    ends = [apply_node(node, [a, b]) for a in inputs[0] for b in inputs[1]]
+    lower = np.nextafter(np.minimum.reduce(ends), -np.inf)
+    upper = np.nextafter(np.maximum.reduce(ends), np.inf)
+    reach = sum(float(_magnitude(box).max(initial=0.0)) for box in inputs)
+    return _Step(lower, upper, _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + (2.0 + reach) * TINY32)
+
+
+def _summed(node: Node, inputs: list[Box]) -> _Step:
+    """ReduceSum and AveragePool: sums (and one division) of n terms."""
+    if node.op == "AveragePool":
+        terms = prod(node.ints["kernel"])
+    else:
+        terms = prod(inputs[0][0].shape[a + 1] for a in node.ints["axes"])
+    low, high = (apply_node(node, [end]) for end in inputs[0])
+    size = apply_node(node, [_magnitude(inputs[0])])
+    radius = 2 * (terms + 8) * U64 * size + terms * TINY64
+    rounding = _gamma32(terms + 2) * size * (1 + 2.0**-20) + (terms + 2) * 2 * TINY32
+    return _Step(low - radius, high + radius, rounding, float(size.max(initial=0.0)) * terms)
+
+
+_STEPS: dict[str, Callable[[Node, list[Box]], _Step]] = {
+    "Linear": _weighted,
+    "Conv": _weighted,
+    "BatchNorm": _batch_norm,
+    "Abs": _absolute,
+    "Add": _sum_of_two,
+    "Sub": _sum_of_two,
+    "Mul": _product,
+    "ReduceSum": _summed,
+    "AveragePool": _summed,
+    **dict.fromkeys(
+        (
+            "Relu", "Max", "Min", "Clip", "Reshape", "Transpose",
+            "Concat", "Gather", "MaxPool", "ReduceMax",
+        ),
+        _exactly,
+    ),
+}  # fmt: skip
+
+
+def node_rounding(node: Node, inputs: list[Box], arithmetic: str) -> Floats | float:
+    """E: how far float32 may take a node's value from the exact function of the computed inputs.
+
+    Args:
+        node: any but ``Input`` and ``Constant``.
+        inputs: enclosures of the computed inputs.
+        arithmetic: ``real`` (E is 0) or ``ieee754-binary32``.
+
+    """
+    return _STEPS[node.op](node, inputs).rounding if arithmetic == BINARY32 else 0.0
+
+
+def interval_pass(network: Network, lower: Floats, upper: Floats, arithmetic: str) -> Intervals:
+    """Enclose every value of ``network`` over boxes.
+
+    Args:
+        network: the network.
+        lower: float64 [rows, *input_shape]: lower ends of the boxes.
+        upper: the same; upper ends.
+        arithmetic: ``real`` or ``ieee754-binary32``.
+
+    Returns:
+        The enclosures.
+
+    Raises:
+        ProofError: a value may overflow (or does already in float64).
+        LimitError: float64 is not IEEE 754 in this process, or a sum is too long.
+
+    """
+    require_ieee_float64()
+    result = Intervals([], [], network.output)
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        for index, node in enumerate(network.nodes):
+            low, high = _enclosed(node, [result.box(i) for i in node.inputs], (lower, upper), arithmetic)
+            if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+                raise ProofError(f"node {index} ({node.op})", "interval pass: finite values", "no overflow", "overflow")
+            if arithmetic == BINARY32 and max(-low.min(initial=0.0), high.max(initial=0.0)) >= _OVERFLOW:
+                raise ProofError(
+                    f"node {index} ({node.op})", "interval pass: no overflow in float32", "below 2^127", "more"
+                )
+            result.lower.append(low)
+            result.upper.append(high)
+    return result
+
+
+def _enclosed(node: Node, inputs: list[Box], domain: Box, arithmetic: str) -> Box:
+    if node.op == "Input":
+        return domain
+    if node.op == "Constant":
+        value = node.arrays["value"].astype(np.float64)[np.newaxis]
+        return value, value
+    step = _STEPS[node.op](node, inputs)
+    if arithmetic != BINARY32:
+        return step.lower, step.upper
+    if not step.reach < _OVERFLOW:  # partial sums are bounded by the sum of absolute terms (MATHS 3.3, finite logits)
+        raise ProofError(node.op, "interval pass: absolute terms of a float32 sum", "below 2^127", f"{step.reach:.3g}")
+    return np.nextafter(step.lower - step.rounding, -np.inf), np.nextafter(step.upper + step.rounding, np.inf)
+
+
+def logit_spread(network: Network, intervals: Intervals, labels: tuple[int, ...]) -> float:
+    """R: an upper bound of max - min of the logits of ``labels`` over all boxes."""
+    lower, upper = intervals.output()
+    if upper.shape[1] != network.labels:
+        raise ProofError("intervals", "one enclosure per logit", str(network.labels), str(upper.shape[1]))
+    chosen = list(labels)
+    spread = upper[:, chosen].max(axis=1) - lower[:, chosen].min(axis=1)
+    return float(np.nextafter(spread.max(), np.inf))

@@ -1,0 +1,176 @@
+"""``request.json``: what was asked, and the terms that every claim of the answer needs.
+
+Source: FORMATS section 1; certs/SPEC.md section 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+
+from prune_verify.checker.encoding import (
+    Json,
+    Members,
+    canonical_json,
+    format_decimal,
+    format_time,
+    parse_decimal,
+    parse_digest,
+    parse_json,
+)
+from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
+from prune_verify.checker.region import Domain
+from prune_verify.checker.rules import BINARY32, REAL
+
+__all__ = ["CLAIM_KINDS", "KINDS", "Request", "domain_json", "emit_request", "parse_domain", "parse_request"]
+
+FORMAT_VERSION = 1
+KINDS = ("records", "class", "records+class")
+CLAIM_KINDS = (
+    "forget",
+    "retain_exact",
+    "retain_label",
+    "retain_close",
+    "locality",
+    "forget_class",
+    "retain_other_labels",
+)
+_NAMES = (
+    "formatVersion", "kind", "reference", "receivedAt", "labels", "classes", "domain", "radius", "retainedRadius",
+    "margin", "cover", "delta", "arithmetic", "tieRule", "claims", "encodingSha256", "membershipAcceptance",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """An unlearning request.
+
+    Args:
+        kind: ``records``, ``class`` or ``records+class``.
+        reference: opaque to us.
+        received_at: when it was received.
+        labels: number of labels of the network.
+        classes: labels to forget as a class.
+        domain: D.
+        radius: of the forget balls; None for a class request.
+        retained_radius: of the retained balls; None for a class request.
+        margin: tau of the forget claims.
+        cover: separating coordinates asked per retained record.
+        delta: of RC claims; None unless the patch is learned.
+        arithmetics: of the claims.
+        claims: kinds of the claims.
+        encoding_sha256: digest of the encoding of tabular records, or None.
+        membership_acceptance: levels copied from the threat model; not checked here.
+
+    """
+
+    kind: str
+    reference: str
+    received_at: datetime
+    labels: int
+    classes: tuple[int, ...]
+    domain: Domain
+    radius: Fraction | None
+    retained_radius: Fraction | None
+    margin: Fraction
+    cover: int
+    delta: Fraction | None
+    claims: tuple[str, ...]
+    arithmetics: tuple[str, ...] = (BINARY32, REAL)
+    encoding_sha256: str | None = None
+    membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
+
+
+def domain_json(domain: Domain) -> Json:
+    """A domain as in files: one decimal for all coordinates, or one per coordinate."""
+    lower, upper = [format_decimal(v) for v in domain.lower], [format_decimal(v) for v in domain.upper]
+    return {"lower": lower[0], "upper": upper[0]} if domain.uniform else {"lower": list(lower), "upper": list(upper)}
+
+
+def parse_domain(value: Json, path: str) -> Domain:
+    """Read a domain.
+
+    Raises:
+        MalformedInputError: not of the form, or an empty interval.
+
+    """
+    fields = Members(value, path, ("lower", "upper"))
+    ends: list[tuple[Fraction, ...]] = []
+    for name in ("lower", "upper"):
+        raw = fields.raw(name)
+        listed = raw if isinstance(raw, list) else [raw]
+        ends.append(tuple(parse_decimal(item, fields.place(name)) for item in listed))
+    return Domain(*ends)
+
+
+def _optional(fields: Members, name: str) -> Fraction | None:
+    return None if fields.null(name) else fields.decimal(name)
+
+
+def parse_request(data: bytes, path: str) -> Request:
+    """Read ``request.json``.
+
+    Raises:
+        MalformedInputError: not of the closed form, or not canonical.
+        UnsupportedVersionError: another version.
+
+    """
+    fields = Members(parse_json(data, path, canonical=True), path, _NAMES)
+    if fields.integer("formatVersion") != FORMAT_VERSION:
+        raise UnsupportedVersionError(fields.place("formatVersion"), "version", str(FORMAT_VERSION), "another")
+    labels = fields.integer("labels", least=2, most=2**16)
+    fields.text("tieRule", among=("lowest-index",))
+    levels = fields.raw("membershipAcceptance")
+    if not isinstance(levels, dict) or not all(isinstance(v, str) for v in levels.values()):
+        raise MalformedInputError(
+            fields.place("membershipAcceptance"), "form", "names with levels in strings", repr(levels)[:80]
+        )
+    return Request(
+        kind=fields.text("kind", among=KINDS),
+        reference=fields.text("reference"),
+        received_at=fields.time("receivedAt"),
+        labels=labels,
+        classes=fields.integers("classes", most=labels, greatest=labels - 1),
+        domain=parse_domain(fields.raw("domain"), fields.place("domain")),
+        radius=_optional(fields, "radius"),
+        retained_radius=_optional(fields, "retainedRadius"),
+        margin=fields.decimal("margin"),
+        cover=fields.integer("cover", most=2**20),
+        delta=_optional(fields, "delta"),
+        claims=fields.texts("claims", among=CLAIM_KINDS),
+        arithmetics=fields.texts("arithmetic", among=(BINARY32, REAL)),
+        encoding_sha256=None
+        if fields.null("encodingSha256")
+        else parse_digest(fields.raw("encodingSha256"), fields.place("encodingSha256")),
+        membership_acceptance=tuple((name, str(level)) for name, level in levels.items()),
+    )
+
+
+def emit_request(request: Request) -> bytes:
+    """The canonical bytes of ``request.json``."""
+    radius, retained, delta = (
+        None if value is None else format_decimal(value)
+        for value in (request.radius, request.retained_radius, request.delta)
+    )
+    return canonical_json(
+        {
+            "formatVersion": FORMAT_VERSION,
+            "kind": request.kind,
+            "reference": request.reference,
+            "receivedAt": format_time(request.received_at),
+            "labels": request.labels,
+            "classes": list(request.classes),
+            "domain": domain_json(request.domain),
+            "radius": radius,
+            "retainedRadius": retained,
+            "margin": format_decimal(request.margin),
+            "cover": request.cover,
+            "delta": delta,
+            "arithmetic": list(request.arithmetics),
+            "tieRule": "lowest-index",
+            "claims": list(request.claims),
+            "encodingSha256": request.encoding_sha256,
+            "membershipAcceptance": dict(request.membership_acceptance),
+        }
+    )

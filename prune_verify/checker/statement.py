@@ -1,0 +1,491 @@
+"""The statement that is signed: in-toto v1 with a closed predicate, as data with types.
+
+Nothing in it is believed: it names files by digest and says what is claimed about them. There is no
+field that says "valid".
+
+Source: FORMATS section 2; certs/SPEC.md section 7; in-toto Statement v1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from prune_verify.checker.claim import Claim
+from prune_verify.checker.encoding import (
+    Json,
+    Members,
+    canonical_json,
+    format_decimal,
+    format_time,
+    parse_decimal,
+    parse_digest,
+    parse_json,
+)
+from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
+from prune_verify.checker.region import Domain
+from prune_verify.checker.request import CLAIM_KINDS, KINDS, domain_json, parse_domain
+from prune_verify.checker.rules import BINARY32, REAL
+
+__all__ = [
+    "NON_CLAIMS",
+    "ClaimStatement",
+    "Counts",
+    "Evidence",
+    "Measurement",
+    "PatchSummary",
+    "SetCommitment",
+    "Statement",
+    "emit_statement",
+    "parse_statement",
+]
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://prune-verify.example/unlearning-certificate/v1"
+METHODS = ("structural", "relaxation", "relaxation+smt")
+NON_CLAIMS = (
+    "Output suppression is not removal: the weights of the base network still depend on the forgotten records.",
+    "This is not (epsilon, delta) certified removal, and not equivalence to retraining.",
+    "Membership inference, relearning and disclosure are measured, never proved.",
+    "Nothing is said of inputs with infinite or NaN logits, of arithmetics not named, or of another program than this file.",
+)
+_PREDICATE = (
+    "certificateId", "issuedAt", "notBefore", "expiresAt", "supersedes", "challenge", "prover", "request",
+    "originalModel", "patch", "semantics", "forgetSet", "retainSet", "claims", "evidence", "assumptions",
+    "nonClaims", "measurements", "environment",
+)  # fmt: skip
+_CLAIM = (
+    "id", "kind", "arithmetic", "quantifier", "method", "region", "margin", "label", "delta", "logits",
+    "counts", "conflicts", "unknowns", "alreadyWrong",
+)  # fmt: skip
+_COUNTS = ("total", "proved", "provedByBound", "refuted", "unknown", "conflict", "alreadyWrong")
+_QUANTIFIERS = {
+    "forget": "each-forget-record",
+    "retain_exact": "each-retained-record",
+    "retain_label": "each-retained-record",
+    "retain_close": "each-retained-record",
+    "locality": "domain",
+    "forget_class": "all-inputs",
+    "retain_other_labels": "all-inputs",
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many statements of a claim are what; recomputed by the checker, never believed."""
+
+    total: int
+    proved: int
+    proved_by_bound: int = 0
+    refuted: int = 0
+    unknown: int = 0
+    conflict: int = 0
+    already_wrong: int = 0
+
+
+@dataclass(frozen=True)
+class ClaimStatement:
+    """One claim with the counts that the prover says.
+
+    Args:
+        id: ``C1``, ``C2``, ...
+        claim: what is claimed.
+        counts: as said.
+        conflicts: indices of retained records, as said.
+        unknowns: indices, as said.
+        already_wrong: (index, base answer) pairs, as said.
+
+    """
+
+    id: str
+    claim: Claim
+    counts: Counts
+    conflicts: tuple[int, ...] = ()
+    unknowns: tuple[int, ...] = ()
+    already_wrong: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A file named by digest."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class SetCommitment:
+    """A salted Merkle root and the number of records."""
+
+    root: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PatchSummary:
+    """What the statement says of the patch; recomputed by the checker from ``patch.json``."""
+
+    sha256: str
+    family: str
+    gates: int
+    forgotten_classes: tuple[int, ...]
+    max_coordinates: int
+    disclosed_coordinates: int
+    disclosed_bits: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Something measured, not proved: value and interval as decimals in strings, with the command that gave it."""
+
+    kind: str
+    value: str
+    interval: tuple[str, str] | None
+    command: str
+    seed: int
+    report_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The whole statement. Names as in FORMATS section 2."""
+
+    patched_name: str
+    patched_sha256: str
+    certificate_id: str
+    issued_at: datetime
+    not_before: datetime
+    expires_at: datetime
+    supersedes: str | None
+    challenge: str | None
+    prover: tuple[str, str]
+    request_sha256: str
+    request_kind: str
+    request_reference: str
+    base_name: str
+    base_sha256: str
+    base_network: str
+    patch: PatchSummary | None
+    domain: Domain
+    arithmetics: tuple[str, ...]
+    encoding_sha256: str | None
+    opset: int
+    forget_set: SetCommitment | None
+    retain_set: SetCommitment | None
+    claims: tuple[ClaimStatement, ...]
+    evidence: tuple[Evidence, ...]
+    assumptions: tuple[str, ...]
+    non_claims: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+# --- reading ---
+
+
+def _decimal_or_none(fields: Members, name: str) -> Fraction | None:
+    return None if fields.null(name) else fields.decimal(name)
+
+
+def _radius(fields: Members) -> Fraction | None:
+    if fields.null("region"):
+        return None
+    region = fields.members("region", ("kind", "norm", "radius"))
+    region.text("kind", among=("ball",))
+    region.text("norm", among=("linf",))
+    return region.decimal("radius")
+
+
+def _pairs(fields: Members, name: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for place, item in enumerate(fields.items(name)):
+        pair = Members(item, f"{fields.place(name)}/{place}", ("index", "baseAnswer"))
+        found.append((pair.integer("index"), pair.integer("baseAnswer", least=-1)))
+    return tuple(found)
+
+
+def _claim(value: Json, path: str) -> ClaimStatement:
+    fields = Members(value, path, _CLAIM)
+    kind = fields.text("kind", among=CLAIM_KINDS)
+    fields.text("quantifier", among=(_QUANTIFIERS[kind],))
+    claim = Claim(
+        kind=kind,
+        arithmetic=fields.text("arithmetic", among=(BINARY32, REAL)),
+        method=fields.text("method", among=METHODS),
+        radius=_radius(fields),
+        margin=_decimal_or_none(fields, "margin"),
+        label=None if fields.null("label") else fields.integer("label", most=2**16),
+        delta=_decimal_or_none(fields, "delta"),
+        logits=None if fields.null("logits") else fields.integers("logits"),
+    )
+    said = fields.members("counts", _COUNTS)
+    return ClaimStatement(
+        id=fields.text("id", longest=16),
+        claim=claim,
+        counts=Counts(*(said.integer(name) for name in _COUNTS)),
+        conflicts=fields.integers("conflicts"),
+        unknowns=fields.integers("unknowns"),
+        already_wrong=_pairs(fields, "alreadyWrong"),
+    )
+
+
+def _commitment(fields: Members, name: str) -> SetCommitment | None:
+    if fields.null(name):
+        return None
+    value = fields.members(name, ("root", "size"))
+    return SetCommitment(value.digest("root"), value.integer("size", least=1))
+
+
+def _patch(fields: Members) -> PatchSummary | None:
+    if fields.null("patch"):
+        return None
+    names = ("sha256", "family", "gates", "forgottenClasses", "maxCoordinates", "disclosedCoordinates", "disclosedBits")
+    value = fields.members("patch", names)
+    return PatchSummary(
+        sha256=value.digest("sha256"),
+        family=value.text("family", among=("box", "class-cap", "learned")),
+        gates=value.integer("gates"),
+        forgotten_classes=value.integers("forgottenClasses"),
+        max_coordinates=value.integer("maxCoordinates"),
+        disclosed_coordinates=value.integer("disclosedCoordinates"),
+        disclosed_bits=value.integer("disclosedBits"),
+    )
+
+
+def _evidence(fields: Members) -> tuple[Evidence, ...]:
+    found = []
+    for place, item in enumerate(fields.items("evidence", most=1024)):
+        value = Members(item, f"{fields.place('evidence')}/{place}", ("name", "sha256", "bytes"))
+        name = value.text("name", longest=128)
+        if not name or name != name.strip(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
+            raise MalformedInputError(value.place("name"), "name of a file", "letters, digits, '.', '_', '-'", name)
+        found.append(Evidence(name, value.digest("sha256"), value.integer("bytes")))
+    if len({item.name for item in found}) != len(found):
+        raise MalformedInputError(fields.place("evidence"), "names of files", "each once", "one twice")
+    return tuple(found)
+
+
+def _measurement(value: Json, path: str) -> Measurement:
+    fields = Members(value, path, ("kind", "value", "interval", "command", "seed", "reportSha256"))
+    interval = None
+    if not fields.null("interval"):
+        ends = fields.texts("interval", most=2)
+        if len(ends) != 2:  # noqa: PLR2004 - an interval
+            raise MalformedInputError(fields.place("interval"), "interval", "two ends", str(len(ends)))
+        interval = (ends[0], ends[1])
+        for end in interval:
+            parse_decimal(end, fields.place("interval"))
+    parse_decimal(fields.raw("value"), fields.place("value"))
+    return Measurement(
+        kind=fields.text("kind"),
+        value=fields.text("value"),
+        interval=interval,
+        command=fields.text("command", longest=4096),
+        seed=fields.integer("seed"),
+        report_sha256=None if fields.null("reportSha256") else fields.digest("reportSha256"),
+    )
+
+
+def _hex_or_none(fields: Members, name: str, *, least: int, most: int) -> str | None:
+    if fields.null(name):
+        return None
+    text = fields.text(name, longest=most)
+    if not least <= len(text) <= most or len(text) % 2 or set(text) - set("0123456789abcdef"):
+        raise MalformedInputError(fields.place(name), "hex", f"{least} to {most} lower-case hex digits", text)
+    return text
+
+
+def parse_statement(payload: bytes, path: str) -> Statement:
+    """Read a statement.
+
+    Args:
+        payload: the exact bytes that were signed.
+        path: their name, for errors.
+
+    Raises:
+        MalformedInputError: not of the closed form, or not canonical.
+        UnsupportedVersionError: another statement or predicate type.
+
+    """
+    outer = Members(parse_json(payload, path, canonical=True), path, ("_type", "subject", "predicateType", "predicate"))
+    for name, known in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
+        if outer.text(name) != known:
+            raise UnsupportedVersionError(outer.place(name), "type", known, outer.text(name))
+    subjects = outer.items("subject", most=1)
+    if len(subjects) != 1:
+        raise MalformedInputError(outer.place("subject"), "subject", "one patched network", str(len(subjects)))
+    subject = Members(subjects[0], f"{outer.place('subject')}/0", ("name", "digest"))
+    return _predicate(
+        outer.members("predicate", _PREDICATE),
+        subject.text("name"),
+        subject.members("digest", ("sha256",)).digest("sha256"),
+    )
+
+
+def _predicate(fields: Members, name: str, sha256: str) -> Statement:
+    request = fields.members("request", ("sha256", "kind", "reference"))
+    model = fields.members("originalModel", ("name", "sha256", "networkDigest"))
+    semantics = fields.members("semantics", ("domain", "arithmetic", "tieRule", "encodingSha256", "opset"))
+    semantics.text("tieRule", among=("lowest-index",))
+    prover = fields.members("prover", ("name", "version"))
+    environment = fields.members("environment", ("python", "numpy", "onnx", "platform"))
+    claims = fields.items("claims", most=256)
+    measured = fields.items("measurements", most=256)
+    statement = Statement(
+        patched_name=name,
+        patched_sha256=sha256,
+        certificate_id=_hex_or_none(fields, "certificateId", least=32, most=32) or "",
+        issued_at=fields.time("issuedAt"),
+        not_before=fields.time("notBefore"),
+        expires_at=fields.time("expiresAt"),
+        supersedes=None if fields.null("supersedes") else fields.digest("supersedes"),
+        challenge=_hex_or_none(fields, "challenge", least=32, most=128),
+        prover=(prover.text("name"), prover.text("version")),
+        request_sha256=request.digest("sha256"),
+        request_kind=request.text("kind", among=KINDS),
+        request_reference=request.text("reference"),
+        base_name=model.text("name"),
+        base_sha256=model.digest("sha256"),
+        base_network=model.digest("networkDigest"),
+        patch=_patch(fields),
+        domain=parse_domain(semantics.raw("domain"), semantics.place("domain")),
+        arithmetics=semantics.texts("arithmetic", among=(BINARY32, REAL)),
+        encoding_sha256=None
+        if semantics.null("encodingSha256")
+        else parse_digest(semantics.raw("encodingSha256"), semantics.place("encodingSha256")),
+        opset=semantics.integer("opset", most=1024),
+        forget_set=_commitment(fields, "forgetSet"),
+        retain_set=_commitment(fields, "retainSet"),
+        claims=tuple(_claim(item, f"{fields.place('claims')}/{i}") for i, item in enumerate(claims)),
+        evidence=_evidence(fields),
+        assumptions=fields.texts("assumptions"),
+        non_claims=fields.texts("nonClaims"),
+        measurements=tuple(
+            _measurement(item, f"{fields.place('measurements')}/{i}") for i, item in enumerate(measured)
+        ),
+        environment=tuple((name, environment.text(name)) for name in ("python", "numpy", "onnx", "platform")),
+    )
+    _require_whole(statement, fields)
+    return statement
+
+
+def _require_whole(statement: Statement, fields: Members) -> None:
+    """What is left that no single field shows."""
+    ids = [item.id for item in statement.claims]
+    if not ids or len(set(ids)) != len(ids):
+        raise MalformedInputError(
+            fields.place("claims"), "claims", "at least one, each with an id of its own", str(ids)
+        )
+    if not statement.certificate_id:
+        raise MalformedInputError(fields.place("certificateId"), "hex", "32 lower-case hex digits", "null")
+    if not statement.not_before < statement.expires_at:
+        raise MalformedInputError(fields.place("expiresAt"), "validity", "notBefore before expiresAt", "otherwise")
+    for text in NON_CLAIMS:
+        if text not in statement.non_claims:
+            raise MalformedInputError(fields.place("nonClaims"), "what is not claimed", text[:60], "left out")
+
+
+# --- writing ---
+
+
+def _emitted_claim(item: ClaimStatement) -> Json:
+    claim, counts = item.claim, item.counts
+    decimals = {
+        name: None if v is None else format_decimal(v) for name, v in (("margin", claim.margin), ("delta", claim.delta))
+    }
+    region: Json = None
+    if claim.radius is not None:
+        region = {"kind": "ball", "norm": "linf", "radius": format_decimal(claim.radius)}
+    values = (
+        counts.total, counts.proved, counts.proved_by_bound, counts.refuted, counts.unknown, counts.conflict,
+        counts.already_wrong,
+    )  # fmt: skip
+    return {
+        "id": item.id,
+        "kind": claim.kind,
+        "arithmetic": claim.arithmetic,
+        "quantifier": _QUANTIFIERS[claim.kind],
+        "method": claim.method,
+        "region": region,
+        **decimals,
+        "label": claim.label,
+        "logits": None if claim.logits is None else list(claim.logits),
+        "counts": dict(zip(_COUNTS, values, strict=True)),
+        "conflicts": list(item.conflicts),
+        "unknowns": list(item.unknowns),
+        "alreadyWrong": [{"index": index, "baseAnswer": answer} for index, answer in item.already_wrong],
+    }
+
+
+def _emitted_set(commitment: SetCommitment | None) -> Json:
+    return None if commitment is None else {"root": commitment.root, "size": commitment.size}
+
+
+def _emitted_patch(patch: PatchSummary | None) -> Json:
+    if patch is None:
+        return None
+    return {
+        "sha256": patch.sha256,
+        "family": patch.family,
+        "gates": patch.gates,
+        "forgottenClasses": list(patch.forgotten_classes),
+        "maxCoordinates": patch.max_coordinates,
+        "disclosedCoordinates": patch.disclosed_coordinates,
+        "disclosedBits": patch.disclosed_bits,
+    }
+
+
+def _emitted_measurement(item: Measurement) -> Json:
+    return {
+        "kind": item.kind,
+        "value": item.value,
+        "interval": None if item.interval is None else list(item.interval),
+        "command": item.command,
+        "seed": item.seed,
+        "reportSha256": item.report_sha256,
+    }
+
+
+def emit_statement(statement: Statement) -> bytes:
+    """The canonical bytes of a statement."""
+    predicate: dict[str, Json] = {
+        "certificateId": statement.certificate_id,
+        "issuedAt": format_time(statement.issued_at),
+        "notBefore": format_time(statement.not_before),
+        "expiresAt": format_time(statement.expires_at),
+        "supersedes": statement.supersedes,
+        "challenge": statement.challenge,
+        "prover": dict(zip(("name", "version"), statement.prover, strict=True)),
+        "request": {
+            "sha256": statement.request_sha256,
+            "kind": statement.request_kind,
+            "reference": statement.request_reference,
+        },
+        "originalModel": {
+            "name": statement.base_name,
+            "sha256": statement.base_sha256,
+            "networkDigest": statement.base_network,
+        },
+        "patch": _emitted_patch(statement.patch),
+        "semantics": {
+            "domain": domain_json(statement.domain),
+            "arithmetic": list(statement.arithmetics),
+            "tieRule": "lowest-index",
+            "encodingSha256": statement.encoding_sha256,
+            "opset": statement.opset,
+        },
+        "forgetSet": _emitted_set(statement.forget_set),
+        "retainSet": _emitted_set(statement.retain_set),
+        "claims": [_emitted_claim(item) for item in statement.claims],
+        "evidence": [{"name": e.name, "sha256": e.sha256, "bytes": e.size} for e in statement.evidence],
+        "assumptions": list(statement.assumptions),
+        "nonClaims": list(statement.non_claims),
+        "measurements": [_emitted_measurement(item) for item in statement.measurements],
+        "environment": dict(statement.environment),
+    }
+    subject: Json = [{"name": statement.patched_name, "digest": {"sha256": statement.patched_sha256}}]
+    return canonical_json(
+        {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
+    )
