@@ -1,13 +1,13 @@
 """The command ``prune-verify``: thin; each verb imports its room inside its function.
 
-Exit codes (FORMATS section 3): 0 done or VERIFIED, 1 REJECTED or refuted, 2 could not run, 3 UNDECIDED or cannot meet the threat model.
+Exit codes (FORMATS section 3): 0 done or VERIFIED, 1 REJECTED or refuted, 2 could not run, 3 UNDECIDED or
+cannot meet the threat model.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -34,6 +34,7 @@ class Result:
     code: int
     text: str
     data: Json
+    failed: bool = False
 
 
 def _progress(options: argparse.Namespace) -> Progress:
@@ -124,9 +125,9 @@ def _inspect(options: argparse.Namespace) -> Result:
 def _verify(options: argparse.Namespace) -> Result:
     verdict = run_verify(options)
     if options.report:
-        from prune_verify.audit.report import write_report
+        from prune_verify.audit.report_command import report_of_verification
 
-        write_report(options.report, verdict, options)
+        report_of_verification(options.report, verdict, options)
     return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
 
 
@@ -239,7 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     sign.add_argument("--add", action="store_true", help="add a signature to an envelope that exists")
     verify = add("verify", _verify, "check a certificate as an auditor who trusts nothing the owner says")
     add_verify_arguments(verify)
-    verify.add_argument("--report", type=Path, metavar="OUT.html")
+    verify.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
+    verify.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
     bench = add("bench", _bench, "measure the chain on this machine")
     bench.add_argument("what", choices=["chain"])
@@ -249,6 +251,59 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="where bench writes its files (default: a temporary folder)"
     )
     return parser
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """The refusals of rooms that have been imported; each carries its exit code."""
+    found: list[type[Exception]] = [CheckError, OSError]
+    for module, name in (
+        ("prune_verify.repair.errors", "RepairError"),
+        ("prune_verify.certify.errors", "CertifyError"),
+        ("prune_verify.bounds.errors", "BoundsError"),
+        ("prune_verify.demo", "DemoError"),
+        ("prune_verify.bench", "BenchError"),
+    ):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _run(options: argparse.Namespace) -> Result:
+    """Run one verb; what it refuses becomes a result with the exit code that it stands for."""
+    try:
+        with redirect_stdout(sys.stderr):  # libraries that print must not reach the one object on standard output
+            result: Result = options.run(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("prune_verify"):
+            raise
+        text = f"{error.name} is not installed; `prune-verify doctor` prints the line that installs it"
+        return _failed(text, "E_NOT_INSTALLED", 2)
+    except KeyboardInterrupt:
+        return _failed("interrupted; nothing half-written was left", "E_INTERRUPTED", 2)
+    except Exception as error:
+        if not isinstance(error, _refusals()):
+            raise
+        if isinstance(error, OSError):
+            return _failed(f"{error.filename or ''}: {error.strerror or error}", "E_IO", 2)
+        return _failed(
+            str(error), str(getattr(error, "code", type(error).__name__)), int(getattr(error, "exit_code", 2))
+        )
+    return result
+
+
+def _failed(text: str, code: str, exit_code: int) -> Result:
+    return Result(exit_code, text, {"error": text, "code": code, "exitCode": exit_code}, failed=True)
+
+
+def _shown(options: argparse.Namespace, result: Result) -> str:
+    return json.dumps(result.data, sort_keys=True) if options.json else result.text
+
+
+def run_words(argv: Sequence[str]) -> tuple[int, str]:
+    """Run one verb in this process and give its exit code and what it prints."""
+    options = _parser().parse_args(argv)
+    result = _run(options)
+    return result.code, _shown(options, result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -262,21 +317,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     """
     options = _parser().parse_args(argv)
-    try:
-        with redirect_stdout(sys.stderr):  # libraries that print must not reach the one object on standard output
-            result = options.run(options)
-    except CheckError as error:
-        return _failed(options, f"{error}", error.code)
-    except OSError as error:
-        return _failed(options, f"{error.filename or ''}: {error.strerror or error}", "E_IO")
-    except KeyboardInterrupt:
-        return _failed(options, "interrupted; nothing half-written was left", "E_INTERRUPTED")
-    sys.stdout.write(json.dumps(result.data, sort_keys=True) + "\n" if options.json else result.text + os.linesep)
+    result = _run(options)
+    if result.failed:
+        sys.stderr.write(f"prune-verify {options.verb}: {result.text}\n")
+    if options.json or not result.failed:
+        sys.stdout.write(_shown(options, result) + "\n")
     return result.code
-
-
-def _failed(options: argparse.Namespace, text: str, code: str) -> int:
-    sys.stderr.write(f"prune-verify {options.verb}: {text}\n")
-    if options.json:
-        sys.stdout.write(json.dumps({"error": text, "code": code, "exitCode": 2}, sort_keys=True) + "\n")
-    return 2

@@ -34,7 +34,7 @@ def _hidden(character: str) -> bool:
 
 def _escape(character: str) -> str:
     number = ord(character)
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004 - the basic plane
 
 
 def _cut(value: str) -> str:

@@ -46,7 +46,7 @@ def picture_shape(shape: Sequence[int]) -> tuple[int, int] | None:
     if len(plain) == _PLANES and plain[0] == 1:
         plain = plain[1:]
     least, most = _SIDES
-    return (plain[0], plain[1]) if len(plain) == 2 and all(least <= n <= most for n in plain) else None
+    return (plain[0], plain[1]) if len(plain) == 2 and all(least <= n <= most for n in plain) else None  # noqa: PLR2004 - two axes
 
 
 def grey_levels(x: Floats, shape: tuple[int, int], low: float, high: float) -> Bytes:

@@ -270,7 +270,7 @@ def _spread(records: Sequence[PicturedRecord]) -> tuple[float, float]:
     return _UNIT if low >= _UNIT[0] and high <= _UNIT[1] else (low, high)
 
 
-def report_data_from_files(
+def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verification
     verdict: Verdict,
     base_bytes: bytes,
     patched_bytes: bytes,

@@ -78,7 +78,8 @@ def pictures(data: ReportData) -> Html:
 
 def _figure(record: PicturedRecord, shape: tuple[int, int], span: tuple[float, float]) -> Html:
     marks = "; ".join(edge_words(i, shape) for i in record.intervals) or "none"
-    label = f"Forgotten record {record.index}, label {record.label}, a picture of {shape[0]} by {shape[1]} pixels. Marked: {marks}."
+    what = f"Forgotten record {record.index}, label {record.label}, a picture of {shape[0]} by {shape[1]} pixels."
+    label = f"{what} Marked: {marks}."
     count = len(record.intervals)
     looked = f"{count} pixel{'' if count == 1 else 's'} marked" if count else "no gate on pixels"
     words = f"base {record.base_answer}, patched {record.patched_answer}"

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.bounds.engine import BoundEngine, BoundResult, Method
-from prune_verify.checker.network import Network, Node
-from prune_verify.checker.patch import LearnedPatch
+from prune_verify.checker.bounded_claims import difference_network
+from prune_verify.checker.network import Network
 from prune_verify.checker.region import Domain
 
 __all__ = ["Hint", "difference_network", "forget_hints", "retain_hints"]
@@ -48,20 +48,6 @@ class Hint:
     lower: float
     competitor: int | None
     slopes: dict[int, Floats]
-
-
-def difference_network(patch: LearnedPatch, input_shape: tuple[int, ...]) -> Network:
-    """The patch alone, from the input to its outputs: what N' - N is."""
-    size = int(np.prod(input_shape, dtype=np.int64))
-    nodes = [Node("Input", (), input_shape)]
-    if input_shape != (size,):
-        nodes.append(Node("Reshape", (0,), (size,)))
-    for place, (weight, bias) in enumerate(patch.layers):
-        if place:
-            nodes.append(Node("Relu", (len(nodes) - 1,), nodes[-1].shape))
-        arrays = {"weight": weight, "bias": bias}
-        nodes.append(Node("Linear", (len(nodes) - 1,), (weight.shape[0],), {"axis": (-1,)}, arrays))
-    return Network(tuple(nodes), len(nodes) - 1)
 
 
 def _outward(lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:

@@ -352,9 +352,10 @@ def read_file(path: Path, what: str, limit: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a name without null characters"
         raise MalformedInputError(str(path), what, "a readable file", reason) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise MalformedInputError(str(path), what, "a regular file", "something else")
     with os.fdopen(handle, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise MalformedInputError(str(path), what, "a regular file", "something else")
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise LimitError(str(path), f"size of {what}", f"at most {limit} bytes", "more")

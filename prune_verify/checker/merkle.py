@@ -1,4 +1,4 @@
-"""Salted commitments to sets of records: who holds the records and the key can recompute the root, nobody else learns them.
+"""Salted commitments to sets of records: who holds records and key recomputes the root, nobody else learns them.
 
 Establishes that an opened set is the committed one, record for record and in order, or that one record
 stands at one index of it. The tree is that of RFC 9162; leaves are ``sha256(0x00 || salt || record)`` with

@@ -215,7 +215,8 @@ def _closedness(new: _Builder, patch: JointPatch) -> int:
     if any(i.low is not None for g in patch.gates for i in g.intervals):
         negated = new.add("Mul", [source, new.constant(-1.0)], (size,))
         source = new.add("Concat", [source, negated], (2 * size,), axis=(0,))
-    parts, order = [], []
+    parts: list[int] = []
+    order: list[int] = []
     for block in gate_blocks:
         shape = block.edges.shape
         gathered = new.gather(source, block.coordinates)

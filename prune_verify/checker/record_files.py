@@ -4,7 +4,7 @@ What a header declares (sizes, shapes, members) is compared with the limits befo
 and with the bytes afterwards. An npy header is matched against the one form that numpy writes instead of
 being evaluated; an object array is a data type like any other that is not float32: refused.
 
-Source: FORMATS section 1; NumPy's NEP 1 (npy), PKWARE APPNOTE 4.3 (zip), RFC 1952 (gzip), LeCun's idx; THREATS section 2.
+Source: FORMATS section 1; NumPy's NEP 1 (npy), PKWARE APPNOTE 4.3 (zip), RFC 1952 (gzip), LeCun's idx; THREATS 2.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ _MEMBERS = ("x.npy", "y.npy")
 _END = b"PK\x05\x06"
 _END_64 = b"PK\x06\x07"
 _HEADER = re.compile(
-    rb"\{'descr': ?'([<>|=][A-Za-z][0-9]{1,4})', ?'fortran_order': ?(False|True), ?"
+    rb"\{'descr': ?'([<>|=](?:[A-Za-z][0-9]{1,4}|O))', ?'fortran_order': ?(False|True), ?"
     rb"'shape': ?\(((?:[0-9]{1,12}, ?)*(?:[0-9]{1,12})?)\),? ?\}[ \n]*\Z"
 )
 _INDEX = re.compile(r"[0-9]{1,9}\Z")
@@ -101,7 +102,7 @@ def read_npz(data: bytes, path: str, limits: Limits) -> tuple[Floats, Labels]:
     if x_type != "<f4":
         got = f"{x_type} (convert once with x.astype(np.float32): a record is its float32 values)"
         raise MalformedInputError(f"{path}: x.npy", "data type", "little-endian float32 (<f4)", got)
-    if len(x_shape) < 2 or 0 in x_shape[1:]:  # noqa: PLR2004 - rows of at least one axis
+    if len(x_shape) < 2:  # noqa: PLR2004 - rows of at least one axis
         raise MalformedInputError(f"{path}: x.npy", "shape", "[count, *row]", str(list(x_shape)))
     y_type, y_shape, _, y_data = _npy(y_bytes, f"{path}: y.npy")
     if not re.match(r"(<[iu][248]|\|[iu]1)\Z", y_type):
@@ -109,10 +110,10 @@ def read_npz(data: bytes, path: str, limits: Limits) -> tuple[Floats, Labels]:
     if y_shape != x_shape[:1]:
         raise MalformedInputError(f"{path}: y.npy", "one label per row", str([x_shape[0]]), str(list(y_shape)))
     limits.require_rows(path, x_shape[0], math.prod(x_shape[1:]))
-    labels = _array(y_data, y_type, y_shape, "C", f"{path}: y.npy")
+    labels = np.frombuffer(y_data, np.dtype(y_type))
     for row in np.nonzero((labels > _MOST_LABEL) | (labels < 0))[0][:1]:
         raise MalformedInputError(f"{path}: row {row}", "label", "an integer from 0 to 2^53 - 1", str(labels[row]))
-    x = _array(x_data, x_type, x_shape, x_order, f"{path}: x.npy")
+    x = np.frombuffer(x_data, np.dtype("<f4")).reshape(x_shape, order=x_order)
     return x.astype(np.float32, order="C"), labels.astype(np.int64)
 
 
@@ -151,7 +152,7 @@ def _unzip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) -> bytes
     return found
 
 
-def _npy(data: bytes, path: str) -> tuple[str, tuple[int, ...], str, bytes]:
+def _npy(data: bytes, path: str) -> tuple[str, tuple[int, ...], Literal["C", "F"], bytes]:
     """Data type, shape, order ("C" or "F") and payload of an npy file whose payload has the declared size."""
     lengths = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}
     width = lengths.get(data[:8])
@@ -163,23 +164,13 @@ def _npy(data: bytes, path: str) -> tuple[str, tuple[int, ...], str, bytes]:
     if match is None or end > len(data):
         raise MalformedInputError(path, "npy file", "a header with descr, fortran_order and shape", "another header")
     shape = tuple(int(part) for part in match[3].decode().split(",") if part.strip())
-    if len(shape) > _MOST_DIMENSIONS:
-        raise MalformedInputError(path, "shape", f"at most {_MOST_DIMENSIONS} axes", str(len(shape)))
+    if len(shape) > _MOST_DIMENSIONS or 0 in shape:
+        raise MalformedInputError(path, "shape", f"1 to {_MOST_DIMENSIONS} axes, none of them empty", str(list(shape)))
     descr = match[1].decode()
     if descr[1] in "fiu" and math.prod(shape) * int(descr[2:]) != len(data) - end:
         expected = f"{math.prod(shape)} values of {descr}"
         raise MalformedInputError(path, "size of the values", expected, f"{len(data) - end} bytes")
     return descr, shape, "F" if match[2] == b"True" else "C", data[end:]
-
-
-def _array(
-    data: bytes, descr: str, shape: tuple[int, ...], order: str, path: str
-) -> npt.NDArray[np.float32 | np.int64]:
-    """The values of a payload whose size :func:`_npy` compared."""
-    try:
-        return np.frombuffer(data, np.dtype(descr)).reshape(shape, order="F" if order == "F" else "C")
-    except ValueError:
-        raise MalformedInputError(path, "shape", "a shape that an array can have", str(list(shape))) from None
 
 
 # --- idx ---
@@ -202,7 +193,7 @@ def read_idx(images: str, labels: str, indices: str | None, what: str, limits: L
     """
     pixels = _idx(read_file(Path(images), what, limits.bytes), images, limits)
     classes = _idx(read_file(Path(labels), what, limits.bytes), labels, limits)
-    if pixels.ndim < 2 or 0 in pixels.shape[1:]:  # noqa: PLR2004 - rows of at least one axis
+    if pixels.ndim < 2:  # noqa: PLR2004 - rows of at least one axis
         raise MalformedInputError(images, "shape", "[count, *row]", str(list(pixels.shape)))
     if classes.shape != pixels.shape[:1]:
         raise MalformedInputError(labels, "one label per row", str([len(pixels)]), str(list(classes.shape)))
@@ -226,6 +217,8 @@ def _idx(data: bytes, path: str, limits: Limits) -> Bytes:
         if len(sizes) != 4 * axes:
             raise MalformedInputError(path, "idx file", f"{axes} sizes", "the end of the file")
         shape = struct.unpack(f">{axes}I", sizes)
+        if 0 in shape:
+            raise MalformedInputError(path, "shape", "at least one record and one value per row", str(list(shape)))
         size = math.prod(shape)
         limits.require_unpacked(path, size, len(data))
         body = data[4 + 4 * axes :] if stream is None else stream.decompress(stream.unconsumed_tail, size + 1)
@@ -243,6 +236,8 @@ def _indices(data: bytes, path: str, count: int) -> Labels:
         lines = data.decode("ascii").split()
     except UnicodeDecodeError:
         raise MalformedInputError(path, "row numbers", "ASCII digits", "another byte") from None
+    if not lines:
+        raise MalformedInputError(path, "row numbers", "at least one", "none")
     seen: set[int] = set()
     for place, line in enumerate(lines):
         value = int(line) if _INDEX.match(line) else count

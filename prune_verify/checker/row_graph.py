@@ -325,7 +325,7 @@ class Step:
         return self.builder.add(self.node.place, "Constant", (), value.shape, {}, {"value": value})
 
     def reshaped(self, row: Row, dims: Sequence[int | None], axis: int | None) -> Row:
-        """The same numbers in the ONNX shape ``dims``, the batch at ``axis``; no node where the rows keep their shape."""
+        """The same numbers in the ONNX shape ``dims``, the batch at ``axis``; no node where the shape stays."""
         shape = tuple(d for i, d in enumerate(dims) if i != axis and d is not None)
         if shape == self.shape(row):
             return Row(row.index, axis)

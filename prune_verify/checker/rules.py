@@ -232,7 +232,8 @@ class Separation:
         """Per ball: some label of A has all its gates closed, or no gate (premise of rule joint_head)."""
         if any(label not in self.touched for label in allowed):
             return np.ones_like(self.closed)
-        return ~np.logical_and.reduce([self.touched[label] for label in allowed])
+        every: Bools = np.logical_and.reduce([self.touched[label] for label in allowed])
+        return ~every
 
 
 def separate(

@@ -48,7 +48,7 @@ NON_CLAIMS = (
     "Output suppression is not removal: the weights of the base network still depend on the forgotten records.",
     "This is not (epsilon, delta) certified removal, and not equivalence to retraining.",
     "Membership inference, relearning and disclosure are measured, never proved.",
-    "Nothing is said of inputs with infinite or NaN logits, of arithmetics not named, or of another program than this file.",
+    "Nothing is said of inputs with infinite or NaN logits, of other arithmetics or of another program than this file.",
 )
 _PREDICATE = (
     "certificateId", "issuedAt", "notBefore", "expiresAt", "supersedes", "challenge", "prover", "request",

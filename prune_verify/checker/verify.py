@@ -1,60 +1,306 @@
 """Verification of a certificate, step by step, in the order of FORMATS section 3.
 
- 1. the auditor's own files: trust store, policy (bad: exit 2, not a verdict)
+ 1. the auditor's own files: trust store and policy (bad or missing: exit 2, not a verdict)
  2. size cap, strict envelope, strict base64
  3. signatures over the PAE of the exact payload bytes, by keys and roles of the trust store
  4. payload type; strict payload JSON of the same bytes; closed schema; predicate type
  5. time, challenge
  6. digests of the models and of the evidence, each read once
- 7. the models, the patch and the request, parsed from those bytes
- 8. commitments of the forget and retained sets; the records against model and domain
+ 7. the models and the patch, parsed from those bytes
+ 8. the records against model and domain; commitments of the forget and retained sets
  9. every claim, decided again from the files; counts compared
 10. what the policy demands
 11. the verdict
 
 Nothing that steers a check comes from the certificate: domain, minima, limits and permitted
 assumptions are the policy's. A step that fails ends the run with REJECTED; what cannot be decided
-leaves UNDECIDED. Source: FORMATS 3, THREATS 0 to 2, certs/SPEC.md.
+leaves UNDECIDED. Source: FORMATS 3, THREATS 0 to 2, certs/SPEC.md section 8.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-__all__ = ["Inputs", "verify"]
+from prune_verify.checker.claim import LabelledRows, Problem
+from prune_verify.checker.encoding import Members, format_time, parse_json, read_file, sha256_hex
+from prune_verify.checker.envelope import open_envelope
+from prune_verify.checker.errors import (
+    AssumptionNotPermittedError,
+    CheckError,
+    LimitError,
+    MalformedInputError,
+    PolicyError,
+    ProofError,
+    SubjectMismatchError,
+)
+from prune_verify.checker.load_onnx import LoadedModel, LoadLimits, load_network
+from prune_verify.checker.merkle import set_root
+from prune_verify.checker.patch import JointPatch
+from prune_verify.checker.patch_json import PatchFile, disclosed, parse_patch, require_disclosed
+from prune_verify.checker.policy import parse_policy, parse_trust
+from prune_verify.checker.records import Records, canonical_records, check_against, duplicates_between, load_records
+from prune_verify.checker.statement import PatchSummary, Statement, parse_statement
+from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, Verdict
+from prune_verify.checker.verify_claims import DATA_MISSING, Inputs, Run, decide_claims, require_demands
+
+__all__ = ["Inputs", "summary_of", "verify"]
+
+MAX_CERTIFICATE_BYTES = 2**26
+MAX_OWN_BYTES = 2**22
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The files that the auditor brings or names.
+def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdict:
+    """Check a certificate as an auditor who trusts nothing that the owner says.
 
     Args:
-        certificate: the signed envelope.
-        base: the base network as the auditor has it.
-        patched: the deployed patched network.
-        trust: the auditor's trust store.
-        policy: the auditor's policy.
-        evidence: folder of the evidence; beside the certificate by default.
-        openings: salts of the committed sets; ``openings.json`` beside the certificate by default.
-        forget: records, or None when the auditor may not see them.
-        retain: records, or None.
-        label_column: of csv records.
-        challenge: the auditor's nonce in hex, or None.
-        at_time: judge validity at this time instead of now (archived certificates).
+        inputs: the files.
+        say: called with a few words before each long step.
+
+    Returns:
+        The verdict, whatever the owner's files hold.
+
+    Raises:
+        CheckError: the auditor's own trust store or policy cannot be used, or a file is missing (exit 2).
 
     """
+    for path in (inputs.certificate, inputs.base, inputs.patched):
+        if not path.is_file():
+            raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
+    trust = parse_trust(read_file(inputs.trust, "trust store", MAX_OWN_BYTES), str(inputs.trust))  # (1)
+    policy = parse_policy(read_file(inputs.policy, "policy", MAX_OWN_BYTES), str(inputs.policy))
+    run = Run(inputs, trust, policy, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
+    if inputs.at_time is not None:
+        run.warnings.append(f"validity was judged at {format_time(run.now)}, as asked, not now")
+    try:
+        statement = _signed(run)
+        _timely(run, statement)
+        problem = _files(run, statement, say)
+        outcomes = decide_claims(run, statement, problem, say)
+        require_demands(run, statement, problem, outcomes)
+    except AssumptionNotPermittedError as error:
+        return _ended(run, UNDECIDED, error)
+    except LimitError as error:
+        return _ended(run, UNDECIDED if run.payload_sha256 else REJECTED, error)
+    except CheckError as error:
+        return _ended(run, REJECTED, error)
+    return run.verdict(*((UNDECIDED, run.undecided[0]) if run.undecided else (VERIFIED, "OK")))  # (11)
 
-    certificate: Path
-    base: Path
-    patched: Path
-    trust: Path
-    policy: Path
-    evidence: Path | None = None
-    openings: Path | None = None
-    forget: str | None = None
-    retain: str | None = None
-    label_column: str | None = None
-    challenge: str | None = None
-    at_time: datetime | None = None
+
+def _ended(run: Run, word: str, error: CheckError) -> Verdict:
+    status = "FAIL" if word == REJECTED else "UNDECIDED"
+    run.checks.append(Check(error.rule, status, str(error), error.code, error.path))
+    return run.verdict(word, error.code)
+
+
+def _signed(run: Run) -> Statement:
+    """Steps 2 to 4: who signed, and what."""
+    name = run.inputs.certificate.name
+    data = read_file(run.inputs.certificate, "certificate", MAX_CERTIFICATE_BYTES)  # (2)
+    keys, threshold = run.trust.keys_for("prover", run.now)
+    opened = open_envelope(data, name, keys, threshold)  # (3)
+    run.payload_sha256, run.signers = opened.payload_sha256, opened.signers
+    run.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in opened.signers))
+    statement = parse_statement(opened.payload, f"{name}/payload")  # (4)
+    run.passed("statement", f"{len(statement.claims)} claims about {statement.patched_name}")
+    return statement
+
+
+def _timely(run: Run, statement: Statement) -> None:
+    """Step 5: validity, age, the auditor's challenge (T11)."""
+    for holds, name, expected, got in (
+        (statement.issued_at <= run.now, "issuedAt", "not in the future", statement.issued_at),
+        (statement.not_before <= run.now, "notBefore", "not in the future", statement.not_before),
+        (run.now < statement.expires_at, "expiresAt", f"later than {format_time(run.now)}", statement.expires_at),
+        (
+            run.now - statement.issued_at <= timedelta(days=run.policy.max_age_days),
+            "issuedAt",
+            f"at most {run.policy.max_age_days} days old",
+            statement.issued_at,
+        ),
+    ):
+        if not holds:
+            raise PolicyError(f"predicate/{name}", "validity", expected, format_time(got))
+    wanted = run.inputs.challenge
+    if wanted is None and run.policy.require_challenge:
+        raise PolicyError("--challenge", "the policy requires a challenge", "the auditor's own nonce", "nothing")
+    if wanted is not None and statement.challenge != wanted:
+        raise PolicyError("predicate/challenge", "the auditor's challenge", wanted, statement.challenge or "nothing")
+    run.passed("validity", f"until {format_time(statement.expires_at)}" + (", challenge answered" if wanted else ""))
+    if statement.supersedes is not None:
+        run.warnings.append("the certificate supersedes another one; without a log that order is not checked")
+
+
+def _read_named(path: Path, what: str, limit: int, sha256: str, place: str) -> bytes:
+    """A file read once, refused unless it has the digest that the certificate names."""
+    data = read_file(path, what, limit)
+    if sha256_hex(data) != sha256:
+        raise SubjectMismatchError(place, f"digest of {path.name}", sha256, sha256_hex(data))
+    return data
+
+
+def _files(run: Run, statement: Statement, say: Callable[[str], None]) -> Problem:
+    """Steps 6 to 8: every file that the claims speak of."""
+    policy, inputs = run.policy, run.inputs
+    limits = LoadLimits(max_bytes=policy.max_model_bytes)
+    size = policy.max_model_bytes
+    base_bytes = _read_named(inputs.base, "base network", size, statement.base_sha256, "predicate/originalModel/sha256")
+    patched_bytes = _read_named(inputs.patched, "patched network", size, statement.patched_sha256, "subject/0/digest")
+    run.passed("models", "base and patched network have the certified digests")
+    patch_bytes = _evidence(run, statement)
+    base = load_network(base_bytes, inputs.base.name, limits)  # (7)
+    patched = load_network(patched_bytes, inputs.patched.name, limits)
+    _same_outside(base, patched, statement)
+    patch = None if patch_bytes is None else _patch(patch_bytes, base, statement)
+    if statement.domain != policy.domain:
+        got = f"{statement.domain.lower[0]}..{statement.domain.upper[0]}"
+        raise PolicyError("predicate/semantics/domain", "the domain of the policy", "the same interval(s)", got)
+    if statement.encoding_sha256 != policy.encoding_sha256:
+        wanted = policy.encoding_sha256 or "none"
+        raise PolicyError(
+            "predicate/semantics/encodingSha256", "the policy's encoding", wanted, str(statement.encoding_sha256)
+        )
+    policy.domain.require_size(_size(base))
+    problem = Problem(base.network, patched.network, None if patch is None else patch.patch, policy.domain)
+    if problem.patch is not None:
+        problem.require_rebuilt()
+        run.passed("patched network", "is the base with exactly the patch's nodes, rebuilt here")
+    say("reading the records")
+    keys = _openings(run)
+    forget = _records(run, statement, base, "forget", keys.get("forget"))  # (8)
+    retain = _records(run, statement, base, "retain", keys.get("retain"))
+    _disjoint(forget, retain)
+    problem.forget = None if forget is None else LabelledRows(forget.x, forget.y)
+    problem.retain = None if retain is None else LabelledRows(retain.x, retain.y)
+    return problem
+
+
+def _size(model: LoadedModel) -> int:
+    total = 1
+    for length in model.network.input_shape:
+        total *= length
+    return total
+
+
+def _same_outside(base: LoadedModel, patched: LoadedModel, statement: Statement) -> None:
+    """The patched network can stand in the base's place; the digests that the statement names are true."""
+    for name, expected, got in (
+        ("input name", base.input_name, patched.input_name),
+        ("output name", base.output_name, patched.output_name),
+        ("opset", str(base.opset), str(patched.opset)),
+        ("opset in the statement", str(statement.opset), str(patched.opset)),
+        ("base network", statement.base_network, base.network.digest()),
+    ):
+        if expected != got:
+            raise SubjectMismatchError("patched.onnx", name, expected, got)
+
+
+def _evidence(run: Run, statement: Statement) -> bytes | None:
+    """Step 6 for the evidence: missing leaves claims open, another content is a refusal. Gives ``patch.json``."""
+    folder = run.inputs.evidence or run.inputs.certificate.parent / "evidence"
+    for item in statement.evidence:
+        place = f"predicate/evidence/{item.name}"
+        if item.size > run.policy.max_evidence_bytes:
+            raise LimitError(place, "size of evidence", f"at most {run.policy.max_evidence_bytes}", str(item.size))
+        if not (folder / item.name).is_file():
+            run.open(f"evidence {item.name}", "SKIP", f"not in {folder}", DATA_MISSING)
+            continue
+        data = _read_named(folder / item.name, "evidence", item.size, item.sha256, place)
+        run.evidence[item.name] = data
+    if run.evidence:
+        run.passed("evidence", f"{len(run.evidence)} files with the certified digests")
+    patch = statement.patch
+    if patch is None:
+        return None
+    if not any(item.name == "patch.json" and item.sha256 == patch.sha256 for item in statement.evidence):
+        raise MalformedInputError("predicate/patch/sha256", "patch", "the digest of evidence patch.json", patch.sha256)
+    return run.evidence.get("patch.json")
+
+
+def summary_of(file: PatchFile, sha256: str, size: int) -> PatchSummary:
+    """What a statement says of a patch, computed from its parameters."""
+    patch = file.patch
+    coordinates, bits = disclosed(patch, size)
+    gates = patch.gates if isinstance(patch, JointPatch) else ()
+    return PatchSummary(
+        sha256=sha256,
+        family=patch.family,
+        gates=len(gates),
+        forgotten_classes=patch.forgotten_classes if isinstance(patch, JointPatch) else (),
+        max_coordinates=max((len(gate.intervals) for gate in gates), default=0),
+        disclosed_coordinates=coordinates,
+        disclosed_bits=bits,
+    )
+
+
+def _patch(data: bytes, base: LoadedModel, statement: Statement) -> PatchFile:
+    file = parse_patch(data, "evidence/patch.json")
+    if file.base_network != statement.base_network:
+        raise SubjectMismatchError(
+            "evidence/patch.json/baseNetwork", "base network", statement.base_network, file.base_network
+        )
+    require_disclosed(data, "evidence/patch.json", file.patch, _size(base))
+    expected = summary_of(file, sha256_hex(data), _size(base))
+    if statement.patch != expected:
+        raise ProofError("predicate/patch", "summary of the patch", str(expected), str(statement.patch))
+    return file
+
+
+def _openings(run: Run) -> dict[str, bytes]:
+    """The keys of the committed sets, where the auditor has them."""
+    path = run.inputs.openings or run.inputs.certificate.parent / "openings.json"
+    if not path.is_file():
+        return {}
+    value = Members(
+        parse_json(read_file(path, "openings", MAX_OWN_BYTES), path.name),
+        path.name,
+        ("formatVersion", "forget", "retain"),
+    )
+    value.integer("formatVersion", least=1, most=1)
+    return {which: bytes.fromhex(value.digest(which)) for which in ("forget", "retain") if not value.null(which)}
+
+
+def _records(run: Run, statement: Statement, base: LoadedModel, which: str, key: bytes | None) -> Records | None:
+    """Step 8 for one set: in the domain, of the model's shape, and the set that was committed."""
+    commitment = statement.forget_set if which == "forget" else statement.retain_set
+    spec = run.inputs.forget if which == "forget" else run.inputs.retain
+    if commitment is None:
+        return None
+    if spec is None or key is None:
+        missing = f"--{which} was not given" if spec is None else f"no opening for the {which} set"
+        run.open(f"{which} set", "SKIP", missing, DATA_MISSING)
+        return None
+    records: Records = load_records(
+        spec,
+        what=f"{which} set",
+        label_column=run.inputs.label_column,
+        encoding=run.inputs.encoding,
+        max_records=run.policy.max_records,
+    )
+    if records.encoding_sha256 != statement.encoding_sha256:
+        got = str(records.encoding_sha256)
+        raise SubjectMismatchError(f"{which} set", "encoding of the records", str(statement.encoding_sha256), got)
+    records = check_against(
+        records,
+        input_shape=base.network.input_shape,
+        labels=base.network.labels,
+        domain=run.policy.domain,
+        what=f"{which} set",
+    )
+    place = f"predicate/{which}Set"
+    if len(records.y) != commitment.size:
+        raise SubjectMismatchError(f"{place}/size", "number of records", str(commitment.size), str(len(records.y)))
+    root = set_root(key, canonical_records(records))
+    if root != commitment.root:
+        raise SubjectMismatchError(f"{place}/root", "Merkle root of the committed set", commitment.root, root)
+    run.passed(f"{which} set", f"{commitment.size} records, as committed")
+    return records
+
+
+def _disjoint(forget: Records | None, retain: Records | None) -> None:
+    """No record is both to be forgotten and to be retained (T13)."""
+    both = [] if forget is None or retain is None else duplicates_between(forget, retain)
+    if both:
+        first = f"forget record {both[0][0]} is retained record {both[0][1]}"
+        raise PolicyError("retain set", "forget and retained sets are disjoint", "no record in both", first)

@@ -1,6 +1,7 @@
 """Base networks to measure on: small classifiers trained with a seed and exported to ONNX bytes.
 
-Not part of what is certified: the product takes any ONNX classifier. These are the networks of the demo and the benchmarks.
+Not part of what is certified: the product takes any ONNX classifier. These are the networks of the demo and
+the benchmarks.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def train(
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     x, y = torch.from_numpy(np.array(data.train_x)), torch.from_numpy(np.array(data.train_y))
     for _ in range(epochs):
-        for rows in torch.randperm(len(y)).split(batch):
+        for rows in torch.split(torch.randperm(len(y)), batch):
             optimiser.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call] # torch has no types here
             optimiser.step()
@@ -75,7 +76,7 @@ def export_onnx(network: nn.Module, example: npt.NDArray[np.float32], opset: int
         torch.onnx.export(
             network,
             (torch.from_numpy(example[:1].copy()),),
-            buffer,
+            buffer,  # type: ignore[arg-type] # the annotation forgets what the documentation allows
             input_names=["x"],
             output_names=["logits"],
             dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},

@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.checker.region import Domain, float64_not_above, float64_not_below
+from prune_verify.checker.region import Domain, float64_not_below
 
 __all__ = ["Box", "Thresholds", "box_around", "float32_not_above", "float32_not_below", "round_up", "thresholds"]
 

@@ -202,13 +202,25 @@ def test_the_report_says(sentence, parts):
 def test_sections_stand_in_their_order():
     document = render_report(DATA)
     order = ["VERDICT: ", "What was asked", "What is claimed", "What this does not say", "The forgotten records"]
-    order += ["Before and after", "Measurements", "Parameters", "Identity", "The checks that were made", "check this again"]
+    order += [
+        "Before and after",
+        "Measurements",
+        "Parameters",
+        "Identity",
+        "The checks that were made",
+        "check this again",
+    ]
     places = [document.index(part) for part in order]
     assert places == sorted(places)
 
 
 VERDICTS = [
-    ("a failure names its check, place and meaning", REJECTED, "bad", ["sig/0", "No acceptable signature", "code=E_SIGNATURE"]),
+    (
+        "a failure names its check, place and meaning",
+        REJECTED,
+        "bad",
+        ["sig/0", "No acceptable signature", "code=E_SIGNATURE"],
+    ),
     ("no claim was decided", REJECTED, "bad", ["stopped before it decided any claim", "Claimed, not checked"]),
     ("nobody signed", REJECTED, "bad", ["No signature was accepted, so it is not known who stated it"]),
     (
@@ -225,7 +237,12 @@ VERDICTS = [
     ),
     (
         "undecided",
-        replace(VERDICT, word="UNDECIDED", code="E_DATA_MISSING", checks=(Check("sets", "SKIP", "no openings", "E_DATA_MISSING"),)),
+        replace(
+            VERDICT,
+            word="UNDECIDED",
+            code="E_DATA_MISSING",
+            checks=(Check("sets", "SKIP", "no openings", "E_DATA_MISSING"),),
+        ),
         "warn",
         ["UNDECIDED", "Do not treat this as verified", "no openings", "openings that a claim needs were not given"],
     ),
@@ -242,7 +259,9 @@ def test_other_verdicts(sentence, verdict, tone, parts):
 
 def test_a_rejected_certificate_gets_no_tile_that_says_proved():
     assert 'class="tiles"' in render_report(DATA)
-    assert 'class="tiles"' not in render_report(replace(DATA, verdict=replace(VERDICT, word="REJECTED", code="E_POLICY")))
+    assert 'class="tiles"' not in render_report(
+        replace(DATA, verdict=replace(VERDICT, word="REJECTED", code="E_POLICY"))
+    )
 
 
 def test_an_empty_report_is_still_a_report():
@@ -270,7 +289,17 @@ def test_outcomes(sentence, counts, expected):
 
 @pytest.mark.parametrize(
     "kind",
-    ["forget", "retain_exact", "retain_label", "retain_close", "locality", "forget_class", "retain_other_labels", "band", "minimality"],
+    [
+        "forget",
+        "retain_exact",
+        "retain_label",
+        "retain_close",
+        "locality",
+        "forget_class",
+        "retain_other_labels",
+        "band",
+        "minimality",
+    ],
 )
 def test_every_kind_has_a_sentence(kind):
     assert "no sentence" not in claim_sentence(kind, {})
@@ -278,7 +307,9 @@ def test_every_kind_has_a_sentence(kind):
 
 
 def test_a_record_that_is_still_answered_is_called_so():
-    found = outline(render_report(replace(DATA, records=(replace(RECORD, patched_answer=3), replace(RECORD, base_answer=1)))))
+    found = outline(
+        render_report(replace(DATA, records=(replace(RECORD, patched_answer=3), replace(RECORD, base_answer=1))))
+    )
     assert "Still answered" in found.text
     assert "Already wrong before" in found.text
 
@@ -386,7 +417,9 @@ def test_deep_values_end():
     assert "nested too deep to show" in render_report(with_predicate(semantics={"deep": deep}))
 
 
-@pytest.mark.parametrize("members", [{"claims": 3}, {"claims": [3, None, {}]}, {"request": []}, {"nonClaims": {"a": 1}}])
+@pytest.mark.parametrize(
+    "members", [{"claims": 3}, {"claims": [3, None, {}]}, {"request": []}, {"nonClaims": {"a": 1}}]
+)
 def test_members_of_another_type_do_no_harm(members):
     outline(render_report(with_predicate(**members)))
 
@@ -689,10 +722,18 @@ UNREADABLE = [
     ("a patched file that is no network", {"patched_bytes": b""}, "patched.onnx could not be read"),
     ("a patch that is no patch", {"patch_json_bytes": b"{"}, "patch.json could not be read"),
     ("a statement that is no JSON", {"statement_payload": b"\xff"}, "the statement could not be read"),
-    ("networks with different rows", {"patched_bytes": model(np.eye(3, 9, dtype=F32), (9,))}, "rows of different shapes"),
+    (
+        "networks with different rows",
+        {"patched_bytes": model(np.eye(3, 9, dtype=F32), (9,))},
+        "rows of different shapes",
+    ),
     ("records of another size", {"forget": LabelledRows(np.zeros((1, 5), F32), np.zeros(1, np.int64))}, "do not fit"),
     ("no records", {"retain": LabelledRows(np.zeros((0, 64), F32), np.zeros(0, np.int64))}, "no rows with a label"),
-    ("more rows than labels", {"test": LabelledRows(np.zeros((2, 64), F32), np.zeros(1, np.int64))}, "no rows with a label"),
+    (
+        "more rows than labels",
+        {"test": LabelledRows(np.zeros((2, 64), F32), np.zeros(1, np.int64))},
+        "no rows with a label",
+    ),
 ]
 
 
@@ -738,7 +779,7 @@ def chromium(tmp_path, *arguments):
     if browser is None:
         pytest.skip("no chromium on this machine")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    done = subprocess.run(  # noqa: S603 - a fixed browser on our own file
+    done = subprocess.run(
         [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", *arguments],
         capture_output=True,
         timeout=120,
@@ -748,7 +789,9 @@ def chromium(tmp_path, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", [DATA, hostile_data(HOSTILE[1]), replace(DATA, verdict=REJECTED)], ids=["plain", "hostile", "rejected"])
+@pytest.mark.parametrize(
+    "data", [DATA, hostile_data(HOSTILE[1]), replace(DATA, verdict=REJECTED)], ids=["plain", "hostile", "rejected"]
+)
 def test_a_browser_renders_and_prints_it(tmp_path, data):
     page, printed = tmp_path / "report.html", tmp_path / "report.pdf"
     write_report(page, data)

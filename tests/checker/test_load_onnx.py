@@ -1,6 +1,6 @@
 """The ONNX loader: it agrees with onnxruntime on what it takes, and refuses everything else by name."""
 
-# ruff: noqa: E501 - a table has one row a line
+
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def n(op: str, inputs: str, output: str = "y", **attributes: object) -> onnx.Nod
     return helper.make_node(op, names, results, name=f"{op.lower()}_{results[0]}", **attributes)
 
 
-def proto(  # noqa: PLR0913 - the parts of a model
+def proto(
     nodes: list[onnx.NodeProto],
     constants: dict[str, npt.NDArray[np.generic]] | None = None,
     shape: Dims = ("N", 4),
@@ -662,7 +662,7 @@ def _listed(ir: int) -> bytes:
     return model.SerializeToString()
 
 
-def _bytes(  # noqa: PLR0913 - the parts of a model
+def _bytes(
     nodes: list[onnx.NodeProto],
     constants: dict[str, npt.NDArray[np.generic]] | None = None,
     shape: Dims = ("N", 4),

@@ -44,8 +44,16 @@ def leaves(*intervals):
 
 ROWS = [
     ("the head of the fixture", head(), None),
-    ("the head in reals at its exact limits", head(replace(PATCH, shift=F32(10.5), slack=F32(21)), arithmetic=rules.REAL), None),
-    ("M a hair below R + tau in reals", head(spread=Fraction(31, 2) * TINY_UP, arithmetic=rules.REAL), "patch.json/shift"),
+    (
+        "the head in reals at its exact limits",
+        head(replace(PATCH, shift=F32(10.5), slack=F32(21)), arithmetic=rules.REAL),
+        None,
+    ),
+    (
+        "M a hair below R + tau in reals",
+        head(spread=Fraction(31, 2) * TINY_UP, arithmetic=rules.REAL),
+        "patch.json/shift",
+    ),
     ("M without the rounding slack", head(replace(PATCH, shift=F32(10.5))), "patch.json/shift"),
     ("K without the rounding slack", head(replace(PATCH, slack=F32(26.5))), "patch.json/slack"),
     ("K below R + M + tau", head(replace(PATCH, slack=F32(26))), "patch.json/slack"),
@@ -97,7 +105,10 @@ OPEN_ROWS = [
 def test_gate_open(sentence, centre, radius, expected):
     row, r = np.array(centre, F32), Fraction(radius)
     if expected is None:
-        expected = Fraction(float(row[2])) + r <= Fraction(float(F32(0.25))) and abs(Fraction(float(row[0])) - Fraction(1, 2)) + r < 0.1
+        expected = (
+            Fraction(float(row[2])) + r <= Fraction(float(F32(0.25)))
+            and abs(Fraction(float(row[0])) - Fraction(1, 2)) + r < 0.1
+        )
     gate = replace(GATE, intervals=(GATE.intervals[0], Interval(2, F32(0), F32(0.25))))
     assert rules.gate_open(gate, row, r, UNIT) is bool(expected), sentence
 
@@ -110,7 +121,11 @@ def test_gate_open(sentence, centre, radius, expected):
 def test_gate_closed_agrees_with_exact_rationals(values, radius, gamma):
     gate, r, row = replace(GATE, gamma=F32(gamma)), Fraction(radius), np.array(values, F32)
     exact = sum(
-        max(Fraction(0), v - r - Fraction(float(i.high)), (Fraction(float(i.low)) - v - r) if i.low is not None else Fraction(0))
+        max(
+            Fraction(0),
+            v - r - Fraction(float(i.high)),
+            (Fraction(float(i.low)) - v - r) if i.low is not None else Fraction(0),
+        )
         for i in gate.intervals
         for v in [Fraction(float(row[i.coordinate]))]
     )
@@ -153,13 +168,22 @@ def _base(logits):
 
 def _attack_rows(rng, count, labels, scale):
     """Logits with ties and neighbours in floating point, and gate coordinates that open gates fully, partly and not at all."""
-    z = rng.choice([-1.0, 1.0], (count, labels)) * scale * rng.choice([1, 0.5, 2.0**-10, 1e-6], (count, labels)) * rng.uniform(0.5, 1, (count, labels))
+    z = (
+        rng.choice([-1.0, 1.0], (count, labels))
+        * scale
+        * rng.choice([1, 0.5, 2.0**-10, 1e-6], (count, labels))
+        * rng.uniform(0.5, 1, (count, labels))
+    )
     ties = rng.random(count) < 0.3
     z[ties, 1:] = z[ties, :1]
     z = z.astype(F32)
     nudge = rng.random(z.shape) < 0.3
     z[nudge] = np.nextafter(z[nudge], rng.choice([-np.inf, np.inf], int(nudge.sum())).astype(F32))
-    gates = np.where(rng.random((count, 3)) < 0.5, rng.uniform(0, 1, (count, 3)), rng.choice([0.0, 0.4, 0.6, 0.62, 0.61, 0.3], (count, 3)))
+    gates = np.where(
+        rng.random((count, 3)) < 0.5,
+        rng.uniform(0, 1, (count, 3)),
+        rng.choice([0.0, 0.4, 0.6, 0.62, 0.61, 0.3], (count, 3)),
+    )
     return np.concatenate([gates.astype(F32), np.clip(z, -scale, scale)], axis=1).astype(F32)
 
 
@@ -194,8 +218,19 @@ def _check_attack(rows, scale, rng):
         shut = np.ones(rows, bool)
         for gate in ATTACK_GATES:
             if gate.label == label:
-                opened |= np.array(np.all([(x[:, i.coordinate] <= (i.high if i.high is not None else np.inf)) & (x[:, i.coordinate] >= (i.low if i.low is not None else -np.inf)) for i in gate.intervals], axis=0))
-                shut &= rules.gates_closed(gate, np.ascontiguousarray(x.T), Fraction(0), (rules.BINARY32,))[rules.BINARY32]
+                opened |= np.array(
+                    np.all(
+                        [
+                            (x[:, i.coordinate] <= (i.high if i.high is not None else np.inf))
+                            & (x[:, i.coordinate] >= (i.low if i.low is not None else -np.inf))
+                            for i in gate.intervals
+                        ],
+                        axis=0,
+                    )
+                )
+                shut &= rules.gates_closed(gate, np.ascontiguousarray(x.T), Fraction(0), (rules.BINARY32,))[
+                    rules.BINARY32
+                ]
         assert (out[shut, label] == z[shut, label]).all()
         assert (out[:, label] <= z[:, label]).all()
         rest = np.delete(out, label, axis=1).max(axis=1).astype(np.float64)

@@ -77,7 +77,9 @@ def test_joint_head_answer_of_a_closed_label_stays(count):
     head = Head(count)
     for y in range(count):
         wins = z3.And([head.z[y] >= head.z[j] if j > y else head.z[y] > head.z[j] for j in range(count) if j != y])
-        keeps = z3.And([head.out[y] >= head.out[j] if j > y else head.out[y] > head.out[j] for j in range(count) if j != y])
+        keeps = z3.And(
+            [head.out[y] >= head.out[j] if j > y else head.out[y] > head.out[j] for j in range(count) if j != y]
+        )
         assert refute([*head.conditions, head.o[y] == 1, wins], keeps) == "unsat"
 
 
@@ -104,7 +106,10 @@ def gate(count):
 def test_gate_open_on_a_ball_inside_the_box(count):
     x, low, high, gamma, g = gate(count)
     c, r = [z3.Real(f"c{j}") for j in range(count)], z3.Real("r")
-    inside = [z3.And(cj - r <= xj, xj <= cj + r, lo <= cj - r, cj + r <= h) for cj, xj, lo, h in zip(c, x, low, high, strict=True)]
+    inside = [
+        z3.And(cj - r <= xj, xj <= cj + r, lo <= cj - r, cj + r <= h)
+        for cj, xj, lo, h in zip(c, x, low, high, strict=True)
+    ]
     assert refute([gamma > 0, r >= 0, *inside], g == 1) == "unsat"
     inside[0] = z3.And(c[0] - r <= x[0], x[0] <= c[0] + r, low[0] <= c[0] - r, c[0] <= high[0])
     assert refute([gamma > 0, r >= 0, *inside], g == 1) == "sat"

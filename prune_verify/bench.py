@@ -1,0 +1,364 @@
+"""``prune-verify bench chain``: how long the chain takes, how much memory it needs, and how both grow.
+
+Every verb runs as a process of its own, as a user would run it; its time and peak memory are the
+operating system's. Latencies are medians of interleaved onnxruntime runs of base and patched network
+on one thread, given as ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BenchError", "run_bench"]
+
+Say = Callable[[str], None]
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+_MEBI = 2**20
+_BATCHES = (1, 256)
+
+
+class BenchError(Exception):
+    """A verb did not end as it must, or data are missing; the message says which."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds and peak resident MiB of one process."""
+
+    seconds: float
+    mebibytes: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A base network with its data.
+
+    Args:
+        name: for tables.
+        base: ONNX bytes.
+        x: training rows float32 [count, *row].
+        y: labels int64 [count].
+        test_x: held-out rows.
+        test_y: their labels.
+        options: further arguments of ``repair``.
+
+    """
+
+    name: str
+    base: bytes
+    x: Floats
+    y: Labels
+    test_x: Floats
+    test_y: Labels
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured run of the chain."""
+
+    task: str
+    forget: int
+    retain: int
+    repair: Cost
+    repair_per_request: float
+    certify: Cost
+    verify: Cost
+    verdict: str
+    conflicts: int
+    coordinates_median: float
+    coordinates_max: int
+    accuracy_before: float
+    accuracy_after: float
+    patch_bytes_share: float
+    latency: dict[int, float] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """One line of the table."""
+        slower = "  ".join(f"x{self.latency[batch]:.2f}" for batch in _BATCHES)
+        return (
+            f"{self.task:<10}{self.forget:>6}{self.retain:>7}"
+            f"{self.repair.seconds:>9.1f}{self.repair_per_request:>8.3f}{self.certify.seconds:>9.1f}{self.verify.seconds:>8.1f}"
+            f"{max(self.repair.mebibytes, self.certify.mebibytes):>8.0f}{self.verify.mebibytes:>8.0f}"
+            f"{self.conflicts:>5}{self.coordinates_median:>6.0f}{self.coordinates_max:>4}"
+            f"{100 * self.accuracy_before:>8.2f}{100 * self.accuracy_after:>7.2f}"
+            f"{100 * self.patch_bytes_share:>8.3f}  {slower}  {self.verdict}"
+        )
+
+
+HEADER = (
+    f"{'network':<10}{'forget':>6}{'retain':>7}{'repair s':>9}{'s/req':>8}{'certify s':>9}{'verify s':>8}"
+    f"{'MiB':>8}{'ver MiB':>8}{'conf':>5}{'coord':>6}{'max':>4}{'acc %':>8}{'after':>7}{'%/patch':>8}"
+    "  latency at batch 1, 256"
+)
+
+
+def _timed(words: Sequence[str | Path]) -> tuple[Cost, int, str]:
+    """Run one verb in a process of its own: cost, exit code, standard output."""
+    command = [sys.executable, "-m", "prune_verify.cli", *(str(word) for word in words)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        start = time.monotonic()
+        child = subprocess.Popen(command, stdout=out, stderr=errors)  # noqa: S603 - this interpreter and this package
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.monotonic() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        for stream in (out, errors):
+            stream.seek(0)
+        text, said = out.read(), errors.read()
+    if child.returncode not in (0, 1, 3):
+        message = f"{' '.join(str(w) for w in words)} ended with {child.returncode}: {text}{said}"
+        raise BenchError(message)
+    return Cost(seconds, usage.ru_maxrss * 1024 / _MEBI), child.returncode, text
+
+
+class _Chain:
+    """The chain in one folder, with one owner and one auditor."""
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        self._folder, self._say = folder, say
+        self._key, self._trust = folder / "owner", folder / "trust.json"
+        _timed(["keygen", "--out", self._key])
+        _timed(["trust", "init", self._trust])
+        _timed(["trust", "add", self._trust, "--key", f"{self._key}.pub", "--role", "prover", "--name", "bench"])
+        policy = folder / "policy.toml"
+        text = policy.read_text()
+        policy.write_text(text.replace("max_conflicts = 0", "max_conflicts = 1000000"))
+
+    def run(self, task: Task, forget: int, retain: int, seed: int) -> Row:
+        """Forget ``forget`` records with ``retain`` others retained, all the way to the auditor's verdict."""
+        self._say(f"{task.name}: {forget} forgotten, {retain} retained")
+        out = self._folder / f"{task.name}-{forget}-{retain}"
+        out.mkdir()
+        base = out / "base.onnx"
+        base.write_bytes(task.base)
+        order = np.random.default_rng(seed).permutation(len(task.y))
+        sets = {"forget": np.sort(order[:forget]), "retain": np.sort(order[forget : forget + retain])}
+        for name, rows in sets.items():
+            np.savez(out / f"{name}.npz", x=task.x[rows], y=task.y[rows])
+        data: list[str | Path] = ["--forget", out / "forget.npz", "--retain", out / "retain.npz"]
+        repair, _, said = _timed(["repair", base, *data, *task.options, "--out", out, "--json"])
+        patched, certificate = out / "patched.onnx", out / "bench.unlearn.json"
+        certify, _, claims = _timed(
+            [
+                "certify",
+                base,
+                patched,
+                "--request",
+                out / "request.json",
+                *data,
+                "--cross-check",
+                "3",
+                "--out",
+                out,
+                "--json",
+            ]
+        )
+        _timed(["sign", out / "statement.json", "--key", f"{self._key}.key", "--out", certificate])
+        own: list[str | Path] = ["--trust", self._trust, "--policy", self._folder / "policy.toml"]
+        verify, _, verdict = _timed(
+            ["verify", certificate, "--base", base, "--patched", patched, *own, *data, "--json"]
+        )
+        found, repaired = json.loads(verdict), json.loads(said)
+        exact = [c for c in json.loads(claims)["claims"] if c["kind"] == "retain_exact"]
+        gates = json.loads((out / "patch.json").read_bytes())["gates"]
+        coordinates = [len(gate["intervals"]) for gate in gates]
+        share = (len(patched.read_bytes()) - len(task.base)) / len(task.base) / forget
+        accuracies = [_accuracy(path, task) for path in (base, patched)]
+        return Row(
+            task=task.name,
+            forget=forget,
+            retain=retain,
+            repair=repair,
+            repair_per_request=repaired["secondsPerRequest"],
+            certify=certify,
+            verify=verify,
+            verdict=f"{found['verdict']} {found['code']}",
+            conflicts=max((c["conflict"] for c in exact), default=0),
+            coordinates_median=median(coordinates),
+            coordinates_max=max(coordinates),
+            accuracy_before=accuracies[0],
+            accuracy_after=accuracies[1],
+            patch_bytes_share=share,
+            latency={batch: _latency(base, patched, task.test_x, batch) for batch in _BATCHES},
+        )
+
+
+def _session(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - onnxruntime has no types
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _accuracy(path: Path, task: Task) -> float:
+    session = _session(path)
+    name = session.get_inputs()[0].name
+    right = 0
+    for start in range(0, len(task.test_y), 1000):
+        rows = slice(start, start + 1000)
+        right += int((session.run(None, {name: task.test_x[rows]})[0].argmax(axis=1) == task.test_y[rows]).sum())
+    return right / len(task.test_y)
+
+
+def _latency(base: Path, patched: Path, x: Floats, batch: int) -> float:
+    """Median patched time over median base time; the runs alternate, so that the machine's moods hit both."""
+    sessions = [_session(base), _session(patched)]
+    rows = np.ascontiguousarray(x[:batch])
+    feeds = [{session.get_inputs()[0].name: rows} for session in sessions]
+    times: list[list[float]] = [[], []]
+    for turn in range(400 if batch == 1 else 120):
+        for place, (session, feed) in enumerate(zip(sessions, feeds, strict=True)):
+            start = time.perf_counter()
+            session.run(None, feed)
+            if turn >= 10:  # noqa: PLR2004 - the first runs warm caches
+                times[place].append(time.perf_counter() - start)
+    return median(times[1]) / median(times[0])
+
+
+def _mnist_tasks(folder: Path, say: Say, *, quick: bool) -> list[Task]:
+    from prune_verify.measure.datasets import DataSet, mnist
+    from prune_verify.measure.training import export_onnx, small_cnn, small_mlp, train
+
+    say("training the MNIST networks")
+    data = mnist(folder)
+    epochs = 1 if quick else 4
+    mlp = train(lambda: small_mlp((784, 256, 256, 10)), data, epochs=epochs, seed=0)
+    images = DataSet(
+        "mnist-cnn",
+        data.train_x.reshape(-1, 1, 28, 28),
+        data.train_y,
+        data.test_x.reshape(-1, 1, 28, 28),
+        data.test_y,
+    )
+    cnn = train(small_cnn, images, epochs=1 if quick else 2, seed=0)
+    return [
+        Task("mnist-mlp", export_onnx(mlp, data.train_x), data.train_x, data.train_y, data.test_x, data.test_y),
+        Task(
+            "mnist-cnn", export_onnx(cnn, images.train_x), images.train_x, images.train_y, images.test_x, images.test_y
+        ),
+    ]
+
+
+def _adult_task(folder: Path, say: Say) -> Task:
+    from prune_verify.measure.datasets import adult
+    from prune_verify.measure.training import export_onnx, small_mlp, train
+
+    say("training the Adult network")
+    data = adult(folder)
+    network = train(lambda: small_mlp((data.train_x.shape[1], 64, 32, 2)), data, epochs=3, seed=0)
+    return Task("adult", export_onnx(network, data.train_x), data.train_x, data.train_y, data.test_x, data.test_y)
+
+
+def _digits_task(say: Say) -> Task:
+    from prune_verify.measure.datasets import digits
+    from prune_verify.measure.training import export_onnx, small_mlp, train
+
+    say("training the digits network")
+    data = digits()
+    network = train(lambda: small_mlp((64, 64, 32, 10)), data, epochs=60, seed=0)
+    return Task("digits", export_onnx(network, data.train_x), data.train_x, data.train_y, data.test_x, data.test_y)
+
+
+def _plan(data: Path | None, say: Say, *, quick: bool) -> list[tuple[Task, int, int]]:
+    if data is None:
+        task = _digits_task(say)
+        return [(task, forget, 1000) for forget in (5, 20, 80)] + [(task, 20, 250)]
+    for name in ("mnist", "adult"):
+        if not (data / name).is_dir():
+            message = f"--data {data}: expected a folder {name}/ in it, found none"
+            raise BenchError(message)
+    mlp, cnn = _mnist_tasks(data / "mnist", say, quick=quick)
+    table = _adult_task(data / "adult", say)
+    if quick:
+        return [(mlp, 10, 1000), (mlp, 100, 1000), (mlp, 100, 10000), (cnn, 100, 1000), (table, 10, 1000)]
+    return [
+        (mlp, 10, 59000), (mlp, 100, 59000), (mlp, 1000, 59000),
+        (mlp, 100, 1000), (mlp, 100, 10000),
+        (cnn, 100, 59000), (cnn, 1000, 59000),
+        (table, 100, 30000),
+    ]  # fmt: skip
+
+
+def _growth(rows: Sequence[Row]) -> list[str]:
+    """How time grows: the exponent e of cost ~ size^e between the ends of each series; 1 is linear."""
+    lines = []
+    for name, of, fixed in (("requests", "forget", "retain"), ("retained records", "retain", "forget")):
+        groups: dict[tuple[str, int], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row.task, getattr(row, fixed)), []).append(row)
+        for (task, value), members in groups.items():
+            ordered = sorted(members, key=lambda r: int(getattr(r, of)))
+            first, last = ordered[0], ordered[-1]
+            low, high = getattr(first, of), getattr(last, of)
+            if high <= low:
+                continue
+            grown = [
+                f"{verb} x{after / before:.2f} (exponent {log(after / before) / log(high / low):.2f})"
+                for verb, before, after in (
+                    ("repair", first.repair.seconds, last.repair.seconds),
+                    ("certify", first.certify.seconds, last.certify.seconds),
+                    ("verify", first.verify.seconds, last.verify.seconds),
+                    ("verify memory", first.verify.mebibytes, last.verify.mebibytes),
+                )
+            ]
+            lines.append(f"{task}, {fixed} {value}: {name} {low} -> {high} (x{high / low:.1f}): " + ", ".join(grown))
+    return lines
+
+
+def run_bench(
+    what: str, *, data: Path | None, quick: bool, out: Path | None, say: Say
+) -> tuple[int, str, dict[str, object]]:
+    """Measure the chain.
+
+    Args:
+        what: ``chain``.
+        data: folder with mnist/ and adult/; digits only when None.
+        quick: smaller sizes.
+        out: where files go; a temporary folder by default.
+        say: sink for progress lines.
+
+    Returns:
+        Exit code, tables, and the object for ``--json``.
+
+    Raises:
+        BenchError: a verb failed, or data are missing.
+
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = _plan(data, say, quick=quick)
+        chain = _Chain(folder, say)
+        rows = []
+        for place, (task, forget, retain) in enumerate(plan):
+            rows.append(chain.run(task, forget, retain, seed=place))
+            say(HEADER + "\n" + rows[-1].text())
+    lines = [
+        f"{what} on {os.cpu_count()} cores; seconds and peak MiB per process; first MiB column: repair and certify",
+        HEADER,
+        *(row.text() for row in rows),
+        "growth between the ends of each series (start-up of the interpreter included):",
+        *_growth(rows),
+    ]
+    return 0, "\n".join(lines), {"rows": [_plain(row) for row in rows], "growth": lines[-len(_growth(rows)) :]}
+
+
+def _plain(row: Row) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(row)

@@ -1,0 +1,117 @@
+"""The claims that a request asks for, decided: each with its outcome, its evidence, and the words of the statement.
+
+Source: MATHS 2 and 5; FORMATS section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from prune_verify.certify.elaborate import prove_forget, prove_retain_close
+from prune_verify.certify.errors import CertifyInputError
+from prune_verify.checker.claim import Claim, Outcome, Problem, decide
+from prune_verify.checker.patch import JointPatch
+from prune_verify.checker.request import Request
+from prune_verify.checker.statement import ClaimStatement, Counts
+
+__all__ = ["Decided", "claims_of", "decide_all", "statement_of"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """A claim with its outcome and, where it is not structural, the proof that the checker will read."""
+
+    id: str
+    claim: Claim
+    outcome: Outcome
+    proof: bytes | None = None
+
+
+def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | None) -> Iterator[Claim]:
+    """The claims of one kind in the first arithmetic."""
+    arithmetic = request.arithmetics[0]
+    match kind:
+        case "forget":
+            yield Claim(kind, arithmetic, method, radius=request.radius, margin=request.margin)
+        case "retain_close":
+            yield Claim(kind, arithmetic, method, radius=request.retained_radius, delta=request.delta)
+        case "retain_exact" | "retain_label":
+            yield Claim(kind, arithmetic, method, radius=request.retained_radius, logits=logits)
+        case "locality":
+            yield Claim(kind, arithmetic, method, logits=logits)
+        case "forget_class":
+            for label in request.classes:
+                yield Claim(kind, arithmetic, method, label=label, margin=request.margin)
+        case "retain_other_labels":
+            for label in request.classes:
+                yield Claim(kind, arithmetic, method, label=label)
+
+
+def claims_of(request: Request, problem: Problem) -> list[Claim]:
+    """Every claim of a request, in each of its arithmetics.
+
+    Raises:
+        CertifyInputError: no patch parameters, so that nothing is structural and nothing additive is known.
+
+    """
+    patch = problem.patch
+    if patch is None:
+        text = "patch.json is needed: beside the patched network, or named with --patch"
+        raise CertifyInputError(text)
+    structural = isinstance(patch, JointPatch)
+    logits = patch.allowed if isinstance(patch, JointPatch) and patch.forgotten_classes else None
+    found = []
+    for kind in request.claims:
+        for claim in _each(kind, request, "structural" if structural else "relaxation", logits):
+            found += [replace(claim, arithmetic=arithmetic) for arithmetic in request.arithmetics]
+    return found
+
+
+def decide_all(problem: Problem, claims: list[Claim], *, timeout: float, progress: Progress) -> list[Decided]:
+    """Decide every claim with the checker's own rules, finding proofs where a rule needs one.
+
+    Args:
+        problem: the files.
+        claims: what to prove.
+        timeout: seconds for one solver query.
+        progress: called with a name, steps done and steps in all.
+
+    Raises:
+        CheckError: a claim cannot hold as it stands.
+
+    """
+    found = []
+    for place, claim in enumerate(claims):
+        name = f"C{place + 1}"
+        progress("claims", place, len(claims))
+        if claim.method == "structural":
+            found.append(Decided(name, claim, decide(problem, claim)))
+            continue
+        prove = prove_forget if claim.kind == "forget" else prove_retain_close
+        proof, outcome, method = prove(problem, claim, timeout=timeout, progress=lambda _what, _share: None)
+        found.append(Decided(name, replace(claim, method=method), outcome, proof))
+    progress("claims", len(claims), len(claims))
+    return found
+
+
+def statement_of(decided: Decided) -> ClaimStatement:
+    """What the statement says of a decided claim."""
+    outcome = decided.outcome
+    return ClaimStatement(
+        id=decided.id,
+        claim=decided.claim,
+        counts=Counts(
+            total=outcome.total,
+            proved=outcome.proved,
+            proved_by_bound=outcome.by_bound,
+            unknown=len(outcome.unknowns),
+            conflict=len(outcome.conflicts),
+            already_wrong=len(outcome.already_wrong),
+        ),
+        conflicts=outcome.conflicts,
+        unknowns=outcome.unknowns,
+        already_wrong=outcome.already_wrong,
+    )

@@ -1,0 +1,133 @@
+"""``prune-verify certify``: from files to a statement that the checker accepts.
+
+Source: FORMATS section 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from prune_verify.certify.errors import CertifyInputError
+from prune_verify.certify.issue import Issued, Sources, issue
+from prune_verify.checker.__main__ import challenge_of
+from prune_verify.checker.encoding import read_file
+from prune_verify.checker.load_onnx import load_network
+from prune_verify.checker.records import Records, check_against, load_records
+from prune_verify.checker.request import Request, parse_request
+
+__all__ = ["certify_command"]
+
+Progress = Callable[[str, int, int], None]
+_MOST_BYTES = 2**30
+
+
+def _records(options: argparse.Namespace, request: Request, shape: tuple[int, ...], which: str) -> Records | None:
+    """A set as the request needs it, or None for a class request without data."""
+    spec = getattr(options, which)
+    if spec is None:
+        if "records" in request.kind:
+            text = f"--{which}: the request forgets records, so its {which} set is needed"
+            raise CertifyInputError(text)
+        return None
+    found = load_records(spec, what=f"{which} set", label_column=options.label_column, encoding=options.encoding)
+    if found.encoding_sha256 != request.encoding_sha256:
+        expected, got = request.encoding_sha256, found.encoding_sha256
+        text = f"{spec}: its encoding is not the request's: expected {expected}, got {got}"
+        raise CertifyInputError(text)
+    return check_against(found, input_shape=shape, labels=request.labels, domain=request.domain, what=f"{which} set")
+
+
+def _sources(options: argparse.Namespace) -> Sources:
+    request_bytes = read_file(options.request, "request", 2**26)
+    request = parse_request(request_bytes, options.request.name)
+    base_bytes = read_file(options.base, "base network", _MOST_BYTES)
+    shape = load_network(base_bytes, options.base.name).network.input_shape
+    patch = options.patch or options.patched.with_name("patch.json")
+    if options.patch is not None and not options.patch.is_file():
+        text = f"--patch: no file {options.patch}"
+        raise CertifyInputError(text)
+    arguments: list[str] = []
+    for name in ("forget", "retain"):
+        if getattr(options, name) is not None:
+            arguments += [f"--{name}", getattr(options, name)]
+    if options.label_column is not None:
+        arguments += ["--label-column", options.label_column]
+    if options.encoding is not None:
+        arguments += ["--encoding", str(options.encoding)]
+    return Sources(
+        base=options.base,
+        patched=options.patched,
+        base_bytes=base_bytes,
+        patched_bytes=read_file(options.patched, "patched network", _MOST_BYTES),
+        request=request,
+        request_bytes=request_bytes,
+        patch_bytes=read_file(patch, "patch parameters", 2**28) if patch.is_file() else None,
+        forget=_records(options, request, shape, "forget"),
+        retain=_records(options, request, shape, "retain"),
+        arguments=tuple(arguments),
+    )
+
+
+def _text(issued: Issued, out: Path) -> str:
+    """The result for a person."""
+    lines = []
+    for item in issued.decided:
+        claim, outcome = item.claim, item.outcome
+        line = (
+            f"{item.id} {claim.kind} ({claim.arithmetic}, {claim.method}): {outcome.proved} of {outcome.total} proved"
+        )
+        for name, values in (("in conflict", outcome.conflicts), ("unknown", outcome.unknowns)):
+            if values:
+                shown = ", ".join(str(v) for v in values[:12]) + (", ..." if len(values) > 12 else "")  # noqa: PLR2004 - a readable line
+                line += f", {len(values)} {name} ({shown})"
+        if outcome.already_wrong:
+            line += f", {len(outcome.already_wrong)} answered wrongly by the base already"
+        lines.append(line)
+    if issued.cross is not None:
+        lines.append(
+            f"auto_LiRPA finds the same margin on {len(issued.cross.records)} forget balls, "
+            f"within {100 * max(issued.cross.worst, 0.0):.2f} % of tau = {issued.cross.tau:.6g}"
+        )
+    lines += [
+        f"the checker, in a process of its own, answers {issued.verdict['verdict']}",
+        f"wrote {issued.statement}, {out / 'evidence'}/ and {out / 'openings.json'} (confidential)",
+        f"next: prune-verify sign {issued.statement} --key OWNER.key --out {out / 'NAME.unlearn.json'}",
+    ]
+    return "\n".join(lines)
+
+
+def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict[str, object]]:
+    """Run the verb.
+
+    Returns:
+        Exit code (0 every claim proved or listed as conflict, 3 unknown ones), text, and the object for ``--json``.
+
+    Raises:
+        CheckError: a file cannot be used.
+        CertifyError: the same, or the checker refuses the result.
+
+    """
+    for path in (options.base, options.patched, options.request):
+        if not path.is_file():
+            text = f"no file {path}"
+            raise CertifyInputError(text)
+    sources = _sources(options)
+    issued = issue(
+        sources,
+        options.out,
+        challenge=challenge_of(options.challenge),
+        days=options.days,
+        cross_checked=options.cross_check,
+        timeout=options.timeout,
+        progress=progress,
+    )
+    unknown = any(item.outcome.unknowns for item in issued.decided)
+    data: dict[str, object] = {
+        "statement": str(issued.statement),
+        "claims": issued.verdict["claims"],
+        "selfCheck": issued.verdict["verdict"],
+        "crossCheckWorst": None if issued.cross is None else issued.cross.worst,
+    }
+    return 3 if unknown else 0, _text(issued, options.out), data

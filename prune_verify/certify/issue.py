@@ -1,0 +1,290 @@
+"""Issuing a certificate: the statement, its evidence and its openings, accepted by the checker before they are written.
+
+The checker runs in a process of its own on the files as an auditor would get them, signed by a key
+that lives for that run only. What it refuses is not written.
+
+Source: FORMATS 2 and 3 (``certify``); certs/SPEC.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+from prune_verify import __version__
+from prune_verify.certify.claims import Decided, claims_of, decide_all, statement_of
+from prune_verify.certify.cross_check import CrossCheck, cross_check
+from prune_verify.certify.errors import CertifyInputError, RefusedByCheckerError
+from prune_verify.certify.self_check import self_check_files
+from prune_verify.checker.claim import LabelledRows, Problem
+from prune_verify.checker.encoding import canonical_json, sha256_hex
+from prune_verify.checker.load_onnx import LoadedModel, load_network
+from prune_verify.checker.merkle import set_root
+from prune_verify.checker.patch_json import PatchFile, parse_patch
+from prune_verify.checker.records import Records, canonical_records
+from prune_verify.checker.request import Request
+from prune_verify.checker.statement import (
+    NON_CLAIMS,
+    Evidence,
+    SetCommitment,
+    Statement,
+    emit_statement,
+)
+from prune_verify.checker.verify import summary_of
+
+__all__ = ["Issued", "Sources", "issue"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What a certificate is made from: paths for the checker's run, and the bytes that were read from them.
+
+    Args:
+        base: path of the base network.
+        patched: path of the patched network.
+        base_bytes: its content.
+        patched_bytes: its content.
+        request: the request, parsed.
+        request_bytes: its file.
+        patch_bytes: ``patch.json``.
+        forget: the forget set, or None.
+        retain: the retained set, or None.
+        arguments: the record arguments of ``verify`` for the same sets.
+
+    """
+
+    base: Path
+    patched: Path
+    base_bytes: bytes
+    patched_bytes: bytes
+    request: Request
+    request_bytes: bytes
+    patch_bytes: bytes | None
+    forget: Records | None
+    retain: Records | None
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Issued:
+    """A certificate that the checker accepts, written.
+
+    Args:
+        decided: the claims with their outcomes.
+        statement: path of the statement.
+        verdict: the checker's answer to it, as ``verify --json`` prints it.
+        cross: the cross-check by bounds, or None.
+
+    """
+
+    decided: list[Decided]
+    statement: Path
+    verdict: dict[str, object]
+    cross: CrossCheck | None
+
+
+def issue(
+    sources: Sources,
+    out: Path,
+    *,
+    challenge: str | None = None,
+    days: int = 365,
+    not_after: datetime | None = None,
+    cross_checked: int = 10,
+    timeout: float = 60.0,
+    progress: Progress = lambda _name, _done, _total: None,
+) -> Issued:
+    """Prove what the request asks for, and write statement, evidence and openings that the checker accepts.
+
+    Args:
+        sources: the files.
+        out: folder to write to; made if missing.
+        challenge: the auditor's nonce in hex.
+        days: validity from now.
+        not_after: end of validity, instead of ``days``.
+        cross_checked: how many forget claims to bound with auto_LiRPA as well.
+        timeout: seconds for one solver query.
+        progress: called with a name, steps done and steps in all.
+
+    Raises:
+        CheckError: the files contradict one another.
+        RefusedByCheckerError: the checker refuses the result; nothing was written.
+
+    """
+    base = load_network(sources.base_bytes, sources.base.name)
+    patched = load_network(sources.patched_bytes, sources.patched.name)
+    file = None if sources.patch_bytes is None else parse_patch(sources.patch_bytes, "patch.json")
+    problem = Problem(
+        base.network,
+        patched.network,
+        None if file is None else file.patch,
+        sources.request.domain,
+        _rows(sources.forget),
+        _rows(sources.retain),
+    )
+    decided = decide_all(problem, claims_of(sources.request, problem), timeout=timeout, progress=progress)
+    cross = cross_check(problem, sources.request, cross_checked, progress)
+    keys = {
+        name: secrets.token_bytes(32)
+        for name, records in (("forget", sources.forget), ("retain", sources.retain))
+        if records is not None
+    }
+    progress("commitments", 0, 1)
+    sets = {name: _commitment(keys[name], records) for name, records in _sets(sources).items()}
+    evidence = {item.id + ".proof": item.proof for item in decided if item.proof is not None}
+    if sources.patch_bytes is not None:
+        evidence["patch.json"] = sources.patch_bytes
+    statement = _statement(sources, base, file, decided, evidence, sets, cross)
+    statement = _dated(statement, challenge, days, not_after)
+    progress("commitments", 1, 1)
+    openings = canonical_json(
+        {"formatVersion": 1, **{n: keys[n].hex() if n in keys else None for n in ("forget", "retain")}}
+    )
+    verdict = _written(out, emit_statement(statement), evidence, openings, sources, progress)
+    return Issued(decided, out / "statement.json", verdict, cross)
+
+
+def _rows(records: Records | None) -> LabelledRows | None:
+    return None if records is None else LabelledRows(records.x, records.y)
+
+
+def _sets(sources: Sources) -> dict[str, Records]:
+    both = {"forget": sources.forget, "retain": sources.retain}
+    return {name: records for name, records in both.items() if records is not None}
+
+
+def _commitment(key: bytes, records: Records) -> SetCommitment:
+    return SetCommitment(set_root(key, canonical_records(records)), len(records.y))
+
+
+def _statement(
+    sources: Sources,
+    base: LoadedModel,
+    file: PatchFile | None,
+    decided: list[Decided],
+    evidence: dict[str, bytes],
+    sets: dict[str, SetCommitment],
+    cross: CrossCheck | None,
+) -> Statement:
+    size = 1
+    for length in base.network.input_shape:
+        size *= length
+    now = datetime.now(UTC).replace(microsecond=0)
+    assumptions = sorted({name for item in decided for name in item.outcome.assumptions})
+    patch = None
+    if file is not None and sources.patch_bytes is not None:
+        patch = summary_of(file, sha256_hex(sources.patch_bytes), size)
+    measurements = () if cross is None else (cross.measurement(),)
+    return Statement(
+        patched_name=sources.patched.name,
+        patched_sha256=sha256_hex(sources.patched_bytes),
+        certificate_id=secrets.token_hex(16),
+        issued_at=now,
+        not_before=now,
+        expires_at=now,
+        supersedes=None,
+        challenge=None,
+        prover=("prune-verify", __version__),
+        request_sha256=sha256_hex(sources.request_bytes),
+        request_kind=sources.request.kind,
+        request_reference=sources.request.reference,
+        base_name=sources.base.name,
+        base_sha256=sha256_hex(sources.base_bytes),
+        base_network=base.network.digest(),
+        patch=patch,
+        domain=sources.request.domain,
+        arithmetics=sources.request.arithmetics,
+        encoding_sha256=sources.request.encoding_sha256,
+        opset=base.opset,
+        forget_set=sets.get("forget"),
+        retain_set=sets.get("retain"),
+        claims=tuple(statement_of(item) for item in decided),
+        evidence=tuple(Evidence(name, sha256_hex(data), len(data)) for name, data in sorted(evidence.items())),
+        assumptions=tuple(assumptions),
+        non_claims=NON_CLAIMS,
+        measurements=measurements,
+        environment=(
+            ("python", platform.python_version()),
+            ("numpy", version("numpy")),
+            ("onnx", version("onnx")),
+            ("platform", f"{platform.system()} {platform.machine()}"),
+        ),
+    )
+
+
+def _dated(statement: Statement, challenge: str | None, days: int, not_after: datetime | None) -> Statement:
+    from dataclasses import replace
+
+    if days < 1:
+        text = f"--days: expected 1 or more, got {days}"
+        raise CertifyInputError(text)
+    end = not_after or statement.issued_at + timedelta(days=days)
+    return replace(statement, challenge=challenge, expires_at=end)
+
+
+def _written(
+    out: Path, statement: bytes, evidence: dict[str, bytes], openings: bytes, sources: Sources, progress: Progress
+) -> dict[str, object]:
+    """Write to a folder beside the target, let the checker judge it there, and move it into place."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".certify-", dir=out) as name:
+        folder = Path(name)
+        (folder / "evidence").mkdir()
+        for item, data in evidence.items():
+            (folder / "evidence" / item).write_bytes(data)
+        (folder / "openings.json").write_bytes(openings)
+        (folder / "openings.json").chmod(0o600)
+        (folder / "statement.json").write_bytes(statement)
+        progress("checker in its own process", 0, 1)
+        verdict = _judged(folder, statement, sources)
+        progress("checker in its own process", 1, 1)
+        if (out / "evidence").exists():
+            shutil.rmtree(out / "evidence")
+        for item in ("evidence", "openings.json", "statement.json"):
+            (folder / item).replace(out / item)
+    return verdict
+
+
+def _judged(folder: Path, statement: bytes, sources: Sources) -> dict[str, object]:
+    """The checker's verdict on the files, in a separate process.
+
+    Raises:
+        RefusedByCheckerError: it rejects them.
+
+    """
+    with tempfile.TemporaryDirectory() as name:
+        own = Path(name)
+        certificate, trust, policy = self_check_files(own, statement, sources.request)
+        command = [
+            sys.executable, "-m", "prune_verify.checker", "verify", str(certificate), "--json",
+            "--base", str(sources.base.resolve()), "--patched", str(sources.patched.resolve()),
+            "--trust", str(trust), "--policy", str(policy),
+            "--evidence", str(folder / "evidence"), "--openings", str(folder / "openings.json"),
+            *sources.arguments,
+        ]  # fmt: skip
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - this interpreter
+    if done.returncode not in (0, 3):
+        detail = done.stderr.strip()
+        if done.returncode == 1:
+            failed = [c for c in json.loads(done.stdout)["checks"] if c["status"] == "FAIL"]
+            detail = "; ".join(str(c["detail"]) for c in failed)
+        text = f"the checker refuses what was to be issued, and nothing was written: {detail}"
+        raise RefusedByCheckerError(text)
+    found: dict[str, object] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,125 @@
+"""``python -m prune_verify.checker verify``: the checker alone, with the base install only.
+
+Source: FORMATS section 3 (arguments and exit codes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prune_verify import __version__
+from prune_verify.checker.encoding import Members, parse_json, parse_time, read_file
+from prune_verify.checker.errors import CheckError, MalformedInputError
+from prune_verify.checker.verdict import Verdict
+from prune_verify.checker.verify import Inputs, verify
+
+__all__ = ["add_verify_arguments", "challenge_of", "main", "render_verdict", "run_verify"]
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``verify``, the same for the checker alone and for ``prune-verify verify``."""
+    parser.add_argument("certificate", type=Path, metavar="NAME.unlearn.json")
+    parser.add_argument("--base", type=Path, required=True, help="the base network, ONNX")
+    parser.add_argument("--patched", type=Path, required=True, help="the deployed patched network, ONNX")
+    parser.add_argument(
+        "--trust", type=Path, help="your trust store (required; make one with `prune-verify trust init`)"
+    )
+    parser.add_argument(
+        "--policy", type=Path, help="your policy (required; `prune-verify trust init` writes a default)"
+    )
+    parser.add_argument("--evidence", type=Path, help="default: evidence/ beside the certificate")
+    parser.add_argument("--forget", metavar="RECORDS", help="the forget set: npz, csv, or IMAGES,LABELS[:indices.txt]")
+    parser.add_argument("--retain", metavar="RECORDS", help="the retained set")
+    parser.add_argument("--openings", type=Path, help="default: openings.json beside the certificate")
+    parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
+    parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
+    parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
+
+
+def challenge_of(value: str | None) -> str | None:
+    """A challenge in hex, or from a challenge file.
+
+    Raises:
+        MalformedInputError: neither.
+
+    """
+    if value is None:
+        return None
+    if set(value) <= set("0123456789abcdef") and 32 <= len(value) <= 128:  # noqa: PLR2004 - 16 to 64 bytes
+        return value
+    fields = Members(parse_json(read_file(Path(value), "challenge", 2**16), value), value, ("formatVersion", "nonce"))
+    fields.integer("formatVersion", least=1, most=1)
+    return fields.text("nonce", longest=128)
+
+
+def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda _: None) -> Verdict:
+    """Verify with parsed arguments.
+
+    Raises:
+        CheckError: could not run (exit 2).
+
+    """
+    for name in ("trust", "policy"):
+        if getattr(options, name) is None:
+            text = (
+                "prune-verify trust init TRUST.json makes one, with a policy beside it; nothing is trusted by default"
+            )
+            raise MalformedInputError(f"--{name}", "the auditor's own file", text, "nothing")
+    inputs = Inputs(
+        certificate=options.certificate,
+        base=options.base,
+        patched=options.patched,
+        trust=options.trust,
+        policy=options.policy,
+        evidence=options.evidence,
+        openings=options.openings,
+        forget=options.forget,
+        retain=options.retain,
+        label_column=options.label_column,
+        encoding=options.encoding,
+        challenge=challenge_of(options.challenge),
+        at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
+    )
+    return verify(inputs, say)
+
+
+def render_verdict(verdict: Verdict) -> str:
+    """The verdict for a person: the stable line first."""
+    return verdict.text()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the checker alone.
+
+    Returns:
+        The exit code: 0 VERIFIED, 1 REJECTED, 3 UNDECIDED, 2 could not run.
+
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m prune_verify.checker", description="check an unlearning certificate"
+    )
+    parser.add_argument("--version", action="version", version=f"prune-verify checker {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    one = verbs.add_parser(
+        "verify", help="check a certificate", description="check a certificate; nothing is trusted by default"
+    )
+    add_verify_arguments(one)
+    one.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args(argv)
+    try:
+        verdict = run_verify(options)
+    except CheckError as error:
+        sys.stderr.write(f"could not run: {error}\n")
+        return 2
+    text = json.dumps(verdict.to_json(), sort_keys=True) if options.json else render_verdict(verdict)
+    sys.stdout.write(text + "\n")
+    return verdict.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Steps 9 and 10 of verification: every claim decided again from the files, and what the policy demands of them.
+
+Source: the steps at the head of :mod:`prune_verify.checker.verify`; certs/SPEC.md section 8; THREATS T6, T14, T18, T25, T27.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+
+from prune_verify.checker.bounded_claims import decide_bounded
+from prune_verify.checker.claim import Outcome, Problem, decide
+from prune_verify.checker.encoding import format_decimal, format_time
+from prune_verify.checker.errors import AssumptionNotPermittedError, PolicyError, ProofError
+from prune_verify.checker.policy import Policy, TrustStore
+from prune_verify.checker.region import require_radius
+from prune_verify.checker.rules import BINARY32
+from prune_verify.checker.statement import ClaimStatement, Counts, Statement
+from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
+
+__all__ = ["DATA_MISSING", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
+
+DATA_MISSING = "E_DATA_MISSING"
+_SETS = {"forget": "forget", "retain_exact": "retain", "retain_label": "retain", "retain_close": "retain"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that the auditor brings or names.
+
+    Args:
+        certificate: the signed envelope.
+        base: the base network as the auditor has it.
+        patched: the deployed patched network.
+        trust: the auditor's trust store.
+        policy: the auditor's policy.
+        evidence: folder of the evidence; ``evidence`` beside the certificate by default.
+        openings: keys of the committed sets; ``openings.json`` beside the certificate by default.
+        forget: records, or None when the auditor may not see them.
+        retain: records, or None.
+        label_column: of csv records.
+        encoding: of csv records.
+        challenge: the auditor's nonce in hex, or None.
+        at_time: judge validity at this time instead of now (archived certificates).
+
+    """
+
+    certificate: Path
+    base: Path
+    patched: Path
+    trust: Path
+    policy: Path
+    evidence: Path | None = None
+    openings: Path | None = None
+    forget: str | None = None
+    retain: str | None = None
+    label_column: str | None = None
+    encoding: Path | None = None
+    challenge: str | None = None
+    at_time: datetime | None = None
+
+
+@dataclass
+class Run:
+    """What the steps have established so far."""
+
+    inputs: Inputs
+    trust: TrustStore
+    policy: Policy
+    now: datetime
+    payload_sha256: str = ""
+    signers: tuple[tuple[str, str], ...] = ()
+    checks: list[Check] = field(default_factory=list)
+    claims: list[ClaimVerdict] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    evidence: dict[str, bytes] = field(default_factory=dict)
+
+    def passed(self, name: str, detail: str) -> None:
+        """Note a step that holds."""
+        self.checks.append(Check(name, "PASS", detail))
+
+    def open(self, name: str, status: str, detail: str, code: str) -> None:
+        """Note a step that could not be decided: the verdict is at most UNDECIDED."""
+        self.checks.append(Check(name, status, detail, code))
+        self.undecided.append(code)
+
+    def verdict(self, word: str, code: str) -> Verdict:
+        """The verdict with everything found."""
+        return Verdict(
+            word=word,
+            code=code,
+            payload_sha256=self.payload_sha256,
+            at_time=format_time(self.now),
+            signers=self.signers,
+            checks=tuple(self.checks),
+            claims=tuple(self.claims),
+            assumptions=tuple(self.assumptions),
+            warnings=tuple(self.warnings),
+        )
+
+
+def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callable[[str], None]) -> dict[str, Outcome]:
+    """Step 9: every claim decided again, and its counts compared with the statement's."""
+    outcomes: dict[str, Outcome] = {}
+    for item in statement.claims:
+        which = _SETS.get(item.claim.kind)
+        lacking = which is not None and getattr(problem, which) is None
+        no_patch = problem.patch is None and statement.patch is not None
+        proof = run.evidence.get(f"{item.id}.proof")
+        if lacking or no_patch or (item.claim.method != "structural" and proof is None):
+            reason = f"the {which} set is missing" if lacking else "its evidence is missing"
+            run.open(f"claim {item.id}", "SKIP", f"{_phrase(item)}: {reason}", DATA_MISSING)
+            continue
+        say(f"claim {item.id}: {_phrase(item)}")
+        if item.claim.method == "structural":
+            outcome = decide(problem, item.claim)
+        else:
+            outcome = decide_bounded(problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
+        _compare(item, outcome)
+        outcomes[item.id] = outcome
+        _note(run, item, outcome)
+    return outcomes
+
+
+def _phrase(item: ClaimStatement) -> str:
+    claim = item.claim
+    parts = [claim.kind, claim.arithmetic]
+    if claim.radius is not None:
+        parts.append(f"radius {format_decimal(claim.radius)}")
+    if claim.margin is not None:
+        parts.append(f"margin {format_decimal(claim.margin)}")
+    if claim.delta is not None:
+        parts.append(f"delta {format_decimal(claim.delta)}")
+    if claim.label is not None:
+        parts.append(f"class {claim.label}")
+    return " ".join(parts)
+
+
+def counts_of(outcome: Outcome) -> Counts:
+    """The counts of an outcome."""
+    return Counts(
+        total=outcome.total,
+        proved=outcome.proved,
+        proved_by_bound=outcome.by_bound,
+        refuted=0,
+        unknown=len(outcome.unknowns),
+        conflict=len(outcome.conflicts),
+        already_wrong=len(outcome.already_wrong),
+    )
+
+
+def _compare(item: ClaimStatement, outcome: Outcome) -> None:
+    path = f"predicate/claims/{item.id}"
+    found = counts_of(outcome)
+    if item.counts != found:
+        raise ProofError(f"{path}/counts", "counts recomputed", str(found), str(item.counts))
+    for name, said, recomputed in (
+        ("conflicts", item.conflicts, outcome.conflicts),
+        ("unknowns", item.unknowns, outcome.unknowns),
+        ("alreadyWrong", item.already_wrong, outcome.already_wrong),
+    ):
+        if said != recomputed:
+            raise ProofError(f"{path}/{name}", "indices recomputed", str(recomputed)[:80], str(said)[:80])
+
+
+def _note(run: Run, item: ClaimStatement, outcome: Outcome) -> None:
+    """The claim's line, its counts, and what it rests on."""
+    counts, claim = item.counts, item.claim
+    region = "all inputs" if claim.kind in ("forget_class", "retain_other_labels") else "domain"
+    if claim.radius is not None:
+        region = f"ball linf {format_decimal(claim.radius)}"
+    run.claims.append(
+        ClaimVerdict(
+            item.id, claim.kind, claim.arithmetic, region, counts.total, counts.proved, counts.refuted,
+            counts.unknown, counts.conflict, counts.already_wrong,
+        )
+    )  # fmt: skip
+    detail = f"{_phrase(item)}: {counts.proved} of {counts.total} proved"
+    if counts.conflict:
+        detail += f", {counts.conflict} in conflict"
+    for name in outcome.assumptions:
+        if name not in run.assumptions:
+            run.assumptions.append(name)
+    if counts.unknown:
+        run.open(f"claim {item.id}", "UNDECIDED", f"{detail}, {counts.unknown} unknown", "E_UNKNOWN")
+    else:
+        run.passed(f"claim {item.id}", detail)
+    if counts.already_wrong:
+        run.warnings.append(
+            f"{item.id}: {counts.already_wrong} forget records were answered wrongly by the base already"
+        )
+
+
+def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: dict[str, Outcome]) -> None:
+    """Step 10: the policy's minima (T6, T14, T18, T25, T27)."""
+    policy = run.policy
+    for which, commitment, least in (
+        ("forget", statement.forget_set, policy.min_forget_records),
+        ("retain", statement.retain_set, policy.min_retain_records),
+    ):
+        if "records" in statement.request_kind and (commitment is None or commitment.size < least):
+            got = "none" if commitment is None else str(commitment.size)
+            raise PolicyError(f"predicate/{which}Set", "least number of records", str(least), got)
+    _require_kinds(policy, statement)
+    for item in statement.claims:
+        _require_strength(policy, item, problem)
+        outcome = outcomes.get(item.id)
+        if outcome is not None:
+            _require_few_conflicts(policy, item, outcome)
+    if BINARY32 not in policy.arithmetics:
+        run.open("arithmetic", "UNDECIDED", "the policy asks for real arithmetic only (T27)", "E_ARITHMETIC")
+    for name in run.assumptions:
+        if not policy.permits(name):
+            raise AssumptionNotPermittedError(
+                "assumptions", "assumption that the policy permits", "a permitted one", name
+            )
+    if set(statement.assumptions) != set(run.assumptions) and len(outcomes) == len(statement.claims):
+        raise ProofError(
+            "predicate/assumptions", "assumptions recomputed", str(run.assumptions), str(statement.assumptions)
+        )
+    run.passed("policy", "every demand is met")
+
+
+def _require_kinds(policy: Policy, statement: Statement) -> None:
+    """Every kind of claim that the policy demands for this request stands there, in each arithmetic it demands."""
+    demanded: list[tuple[str, int | None]] = []
+    if "records" in statement.request_kind:
+        demanded += [(kind, None) for kind in policy.required_claims_records]
+    if "class" in statement.request_kind:
+        classes = statement.patch.forgotten_classes if statement.patch else ()
+        if not classes:
+            raise PolicyError(
+                "predicate/patch/forgottenClasses", "class request", "at least one forgotten class", "none"
+            )
+        demanded += [(kind, label) for kind in policy.required_claims_class for label in classes]
+    if not demanded:
+        raise PolicyError(
+            "policy", "claims demanded", f"at least one for a request of kind {statement.request_kind}", "none"
+        )
+    standing = {(item.claim.kind, item.claim.label, item.claim.arithmetic) for item in statement.claims}
+    for kind, label in demanded:
+        for arithmetic in policy.arithmetics:
+            if (kind, label, arithmetic) not in standing:
+                wanted = f"{kind} in {arithmetic}" + ("" if label is None else f" for class {label}")
+                raise PolicyError("predicate/claims", "claim that the policy demands", wanted, "no such claim")
+
+
+def _require_strength(policy: Policy, item: ClaimStatement, problem: Problem) -> None:
+    claim, path = item.claim, f"predicate/claims/{item.id}"
+    which = _SETS.get(claim.kind)
+    if which is not None:
+        least = policy.min_forget_radius if which == "forget" else policy.min_retained_radius
+        if claim.radius is None:
+            raise PolicyError(f"{path}/region", "region", "a ball with a radius", "nothing")
+        rows = problem.forget if which == "forget" else problem.retain
+        if rows is not None:
+            require_radius(f"{path}/region/radius", claim.radius, rows.x, least)
+        elif claim.radius < least:
+            raise PolicyError(
+                f"{path}/region/radius", "minimum radius", format_decimal(least), format_decimal(claim.radius)
+            )
+    if claim.kind in ("forget", "forget_class") and (claim.margin is None or claim.margin < policy.min_margin):
+        raise PolicyError(f"{path}/margin", "minimum margin", format_decimal(policy.min_margin), str(claim.margin))
+    if claim.kind == "retain_close" and (claim.delta is None or claim.delta > policy.max_delta):
+        raise PolicyError(f"{path}/delta", "greatest delta", format_decimal(policy.max_delta), str(claim.delta))
+
+
+def _require_few_conflicts(policy: Policy, item: ClaimStatement, outcome: Outcome) -> None:
+    path, count = f"predicate/claims/{item.id}/conflicts", len(outcome.conflicts)
+    if count > policy.max_conflicts:
+        raise PolicyError(path, "max_conflicts", f"at most {policy.max_conflicts}", str(count))
+    if Fraction(count, outcome.total) > policy.max_slab_share:
+        raise PolicyError(
+            path, "max_slab_share", f"at most {float(policy.max_slab_share):g}", f"{count / outcome.total:g}"
+        )
