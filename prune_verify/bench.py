@@ -183,7 +183,7 @@ class _Chain:
             forget=forget,
             retain=retain,
             repair=repair,
-            repair_per_request=repaired["secondsPerRequest"],
+            repair_per_request=float(repaired["secondsPerRequest"]),
             certify=certify,
             verify=verify,
             verdict=f"{found['verdict']} {found['code']}",

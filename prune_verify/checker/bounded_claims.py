@@ -1,8 +1,8 @@
 """Claims that rest on bounds: a forget claim and the closeness of retained logits, decided with the prover's hints.
 
 Rule forget_by_relaxation: a record is proved if a lower bound of N'_j - N'_y on its ball, for a competitor
-j that the proof names, is at least tau. Rule retain_close_by_relaxation: N' = N + P, so that P alone is bounded; in binary32
-N'_j = fl(z_j + p_j), and the rounding of that sum over the ball counts towards delta.
+j that the proof names, is at least tau. Rule retain_close_by_relaxation: N' = N + P, so that P alone is bounded; in
+binary32 N'_j = fl(z_j + p_j), and the rounding of that sum over the ball counts towards delta.
 
 A record that rests on z3 is proved under the assumption ``z3_unsat:<SHA-256 of the question>``, where the
 question is written here and not by the prover. Whether an assumption is permitted is the auditor's to say.
@@ -78,7 +78,9 @@ class _Batch:
     slopes: dict[int, npt.NDArray[np.float32]]
 
 
-def _batches(problem: Problem, network: Network, rows: LabelledRows, radius: Fraction, proof: Proof) -> Iterator[_Batch]:
+def _batches(
+    problem: Problem, network: Network, rows: LabelledRows, radius: Fraction, proof: Proof
+) -> Iterator[_Batch]:
     """The records in batches, ``hinted`` counted within the batch."""
     sizes = sum(int(np.prod(node.shape, dtype=np.int64)) for node in network.nodes)
     step = max(1, _CELLS // sizes)
@@ -91,7 +93,7 @@ def _batches(problem: Problem, network: Network, rows: LabelledRows, radius: Fra
 
 
 def _bounds(network: Network, batch: _Batch, objectives: Floats, arithmetic: str) -> Floats:
-    """Lower bounds [records, bounds] of objectives [records, bounds, labels]: the better of rule crown and the hints."""
+    """Lower bounds [records, bounds] of objectives [records, bounds, labels]: the better of rule crown and hints."""
     intervals = crown_intervals(network, batch.lower, batch.upper, arithmetic)
     count, each, labels = objectives.shape
     places = np.repeat(np.arange(count), each)
@@ -209,7 +211,7 @@ def _moved(problem: Problem, batch: _Batch, reach: Floats) -> Floats:
     low, high = np.broadcast_to(low, reach.shape), np.broadcast_to(high, reach.shape)
     add = Node("Add", (0, 0), reach.shape[1:])
     rounding = np.asarray(node_rounding(add, [(low, high), (-reach, reach)], BINARY32))
-    return np.nextafter(reach + rounding, np.inf)
+    return np.asarray(np.nextafter(reach + rounding, np.inf), dtype=np.float64)
 
 
 def retain_close_by_relaxation(problem: Problem, claim: Claim, proof: Proof, path: str = "proof") -> Outcome:

@@ -3,13 +3,15 @@
 Nothing in it is believed: a slope is a hint with which the checker computes its own bound. The form has one spelling::
 
     prune-verify/proof/v1 <SHA-256 in hex of everything after this line> LF
-    {"arithmetic":..,"arrays":[{"dtype":..,"name":..,"shape":[..]},..],"kind":..,"method":..,"network":..,"records":..} LF
+    {"arithmetic":..,"arrays":[{"dtype":..,"name":..,"shape":[..]},..],"kind":..,"method":..,"network":..,
+     "records":..} LF
     the arrays one after the other, little-endian, nothing between and nothing after
 
 The header is canonical JSON. ``network`` is the digest of the network that was bounded. The arrays, in this order:
 ``competitors`` i4 [records] (forget claims; -1: not proved by a bound), ``hinted`` i4 [n] (ascending: records
-with slopes of their own; the others take rule crown), ``smt`` i4 [m] (ascending: records that rest on z3), and for ``Relu``
-nodes, ascending, ``slopes/NODE`` f4 [n, (bounds,) *shape] in [0, 1]. NODE counts the nodes of the per-row form.
+with slopes of their own; the others take rule crown), ``smt`` i4 [m] (ascending: records that rest on z3), and for
+``Relu`` nodes, ascending, ``slopes/NODE`` f4 [n, (bounds,) *shape] in [0, 1]. NODE counts the nodes of the per-row
+form.
 
 Source: MATHS 5.2 and 5.3; STYLE (parse . emit = identity).
 """
@@ -87,7 +89,7 @@ def emit(proof: Proof) -> bytes:
         {"dtype": "f4" if name.startswith(_SLOPES) else "i4", "name": name, "shape": [*array.shape]}
         for name, array in arrays.items()
     ]
-    header = {
+    header: dict[str, Json] = {
         "arithmetic": proof.arithmetic,
         "arrays": listed,
         "kind": proof.kind,
@@ -155,7 +157,9 @@ def _read(header: Members, values: bytes, path: str) -> dict[str, npt.NDArray[np
         member = Members(item, f"{path}/arrays/{place}", ("dtype", "name", "shape"))
         lengths = member.items("shape", most=_MAX_RANK)
         least = 0 if len(lengths) == 1 else 1  # an empty list is a form of its own; an empty table has many
-        shape = tuple(n for n in lengths if isinstance(n, int) and not isinstance(n, bool) and least <= n <= len(values))
+        shape = tuple(
+            n for n in lengths if isinstance(n, int) and not isinstance(n, bool) and least <= n <= len(values)
+        )
         name = member.text("name")
         if len(shape) != len(lengths) or name in declared:
             raise MalformedInputError(f"{path}/arrays/{place}", "form", "a new name and lengths within the file", name)

@@ -13,11 +13,11 @@ the function being piecewise linear with its one breakpoint at 0; so slopes may 
 
 Rounding. A coefficient is whatever float64 number was computed for it; how far it may lie from the exact one is
 paid into the constant at once, times the largest absolute value of its node. A product of n terms pays
-(n+4) 2^-53 |A||W| + n (2 + max|A| + max|W|) 2^-1020, doubled, for any order of summation. The terms of the constant have at
-most four roundings each; their sum pays 2 (count + 8) 2^-53 times the sum of their absolute values, and count 2^-1020.
-Minima are taken of numbers with one sign of error only, so that they keep the relative error of their
-members. In binary32 every node pays |A| E as well, E being its own rounding in any execution, so that
-the bound is on exact differences of the logits that the deployed program computes.
+(n+4) 2^-53 |A||W| + n (2 + max|A| + max|W|) 2^-1020, doubled, for any order of summation. The terms of the constant
+have at most four roundings each (A and L are the floats computed, so that A - L has one; rounding keeps signs and
+order, so that a minimum has the relative error of its members). Their sum pays 2 (count + 8) 2^-53 times the sum of
+their absolute values, and count 2^-1020. In binary32 every node pays |A| E as well, E being its own rounding in
+any execution, so that the bound is on exact differences of the logits that the deployed program computes.
 
 Source: MATHS 5.2; CROWN (arXiv 1811.00866); Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
 """
@@ -62,7 +62,7 @@ class _Enclosure:
         self._rounding: dict[int, Floats] = {}
 
     def box(self, index: int, rows: Rows) -> Box:
-        """The enclosure of a node's value for the chosen rows; one row serves all where nothing depends on the input."""
+        """The enclosure of a node's value for the chosen rows."""
         return _rows(self.lower[index], rows), _rows(self.upper[index], rows)
 
     def magnitude(self, index: int, rows: Rows) -> Floats:
@@ -84,6 +84,7 @@ class _Enclosure:
 
 
 def _rows(array: Floats, rows: Rows) -> Floats:
+    """The chosen rows; of a value that does not depend on the input there is one for all."""
     return array if array.shape[0] == 1 else array[rows]
 
 
@@ -122,12 +123,13 @@ class _Walk:
 
     def run(self, start: int, objective: Floats) -> Floats:
         """Lower bounds [rows] of ``objective`` [rows, *shape of the start node] times that node's value."""
-        self.push(start, (objective, None))
-        for index in range(start, -1, -1):
-            coefficient = self.coefficients.pop(index, None)
-            if coefficient is not None:
-                self._replace(index, self.known.network.nodes[index], coefficient)
-        found = self.constant()
+        with np.errstate(all="ignore"):  # what overflows is refused below and in push
+            self.push(start, (objective, None))
+            for index in range(start, -1, -1):
+                coefficient = self.coefficients.pop(index, None)
+                if coefficient is not None:
+                    self._replace(index, self.known.network.nodes[index], coefficient)
+            found = self.constant()
         if not np.isfinite(found).all():
             raise ProofError("relaxation", "relaxation: finite bounds", "no overflow", "overflow")
         return found
@@ -207,8 +209,8 @@ class _Walk:
             raise UnsupportedVersionError("network", "relaxation: operator", "Mul by a constant", "Mul of two values")
         value = factors[place].arrays["value"].astype(np.float64)
         scaled, radius = _folded(coefficient * value, shapes[1 - place], roundings=1)
-        zero = np.zeros((len(self.rows), *shapes[place]))
-        return [(zero, None), (scaled, radius)] if place == 0 else [(scaled, radius), (zero, None)]
+        nothing = np.zeros((len(self.rows), *shapes[place]))
+        return [(nothing, None), (scaled, radius)][:: 1 if place == 0 else -1]
 
 
 def _folded(coefficient: Floats, shape: tuple[int, ...], roundings: int = 0) -> Part:
@@ -235,11 +237,6 @@ def _scattered(node: Node, coefficient: Floats, shape: tuple[int, ...]) -> Part:
         sums.append(np.moveaxis(found, 0, 2).reshape(rows, *shape))
     most = int(np.bincount(indices % shape[axis], minlength=1).max(initial=0))
     return sums[0], None if most <= 1 else 2 * (most + 4) * U64 * sums[1]
-
-
-def _walk(known: _Enclosure, start: int, rows: Rows, objective: Floats, slopes: Slopes) -> Floats:
-    with np.errstate(all="ignore"):  # what overflows is refused by the walk
-        return _Walk(known, rows, slopes).run(start, objective)
 
 
 def _at_once(network: Network) -> int:
@@ -287,7 +284,7 @@ def lower_bounds(
         part = slice(start, start + step)
         objective = objectives[part].reshape(-1, *network.output_shape)
         chosen = {index: slope[part] for index, slope in slopes.items()}
-        found[part] = _walk(known, network.output, places[part], objective, chosen)
+        found[part] = _Walk(known, places[part], chosen).run(network.output, objective)
     return found
 
 
@@ -323,20 +320,19 @@ def crown_intervals(network: Network, lower: Floats, upper: Floats, arithmetic: 
 def _tighten(known: _Enclosure, index: int) -> None:
     """Tighten the enclosure of every element of a node that may be of either sign."""
     shape, step = known.network.nodes[index].shape, max(1, _at_once(known.network) // 2)
-    low, high = known.lower[index].copy(), known.upper[index].copy()
-    places = np.nonzero((low < 0) & (high > 0))
-    for start in range(0, len(places[0]), step):
-        part = tuple(axis[start : start + step] for axis in places)
-        count = len(part[0])
-        objective = np.zeros((2, count, *shape))
-        objective[(0, np.arange(count), *part[1:])] = 1.0
-        objective[(1, np.arange(count), *part[1:])] = -1.0
-        rows = np.concatenate([part[0], part[0]])
-        found = _walk(known, index, rows, objective.reshape(-1, *shape), {})
-        low[part], high[part] = np.maximum(low[part], found[:count]), np.minimum(high[part], -found[count:])
+    low, high = (ends[index].reshape(len(ends[index]), -1).copy() for ends in (known.lower, known.upper))
+    rows, elements = np.nonzero((low < 0) & (high > 0))
+    for start in range(0, len(rows), step):
+        row, element = rows[start : start + step], elements[start : start + step]
+        one = np.zeros((len(row), low.shape[1]))
+        one[np.arange(len(row)), element] = 1.0
+        objective = np.concatenate([one, -one]).reshape(-1, *shape)
+        below, above = np.split(_Walk(known, np.concatenate([row, row]), {}).run(index, objective), 2)
+        low[row, element] = np.maximum(low[row, element], below)
+        high[row, element] = np.minimum(high[row, element], -above)
     if not (low <= high).all():
         raise ProofError(f"node {index}", "relaxation: enclosures", "a region that is not empty", "an empty enclosure")
-    known.lower[index], known.upper[index] = low, high
+    known.lower[index], known.upper[index] = low.reshape(-1, *shape), high.reshape(-1, *shape)
 
 
 def beats(

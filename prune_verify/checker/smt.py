@@ -119,7 +119,7 @@ class _Query:
         alpha, beta = (_scalar(node, name) for name in ("alpha", "beta"))
         weight = [[alpha * Fraction(float(v)) for v in row] for row in node.arrays["weight"].tolist()]
         bias = [beta * Fraction(float(v)) for v in node.arrays["bias"].tolist()] if "bias" in node.arrays else []
-        found = []
+        found: list[_Affine] = []
         for start in range(0, len(inputs), width):
             for row in range(rows):
                 total = _sum(weight[row], inputs[start : start + width], bias[row] if bias else _ZERO)

@@ -1,6 +1,7 @@
 """Steps 9 and 10 of verification: every claim decided again from the files, and what the policy demands of them.
 
-Source: the steps at the head of :mod:`prune_verify.checker.verify`; certs/SPEC.md section 8; THREATS T6, T14, T18, T25, T27.
+Source: the steps at the head of :mod:`prune_verify.checker.verify`; certs/SPEC.md section 8; THREATS T6, T14, T18,
+T25, T27.
 """
 
 from __future__ import annotations

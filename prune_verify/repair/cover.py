@@ -69,7 +69,7 @@ class Table:
     @property
     def count(self) -> int:
         """Number of records."""
-        return self.columns.shape[1]
+        return int(self.columns.shape[1])
 
     @property
     def words(self) -> int:
@@ -85,11 +85,14 @@ def _separates(table: Table, limits: Thresholds, coordinate: int) -> npt.NDArray
     """Which records the coordinate separates: bool [count]."""
     column = table.columns[coordinate]
     below, above = limits.below[coordinate], limits.above[coordinate]
+    found: npt.NDArray[np.bool_]
     if table.least[coordinate] > below:
-        return column >= above
-    if table.greatest[coordinate] < above:
-        return column <= below
-    return (column >= above) | (column <= below)
+        found = column >= above
+    elif table.greatest[coordinate] < above:
+        found = column <= below
+    else:
+        found = (column >= above) | (column <= below)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

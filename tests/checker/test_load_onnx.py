@@ -1,7 +1,5 @@
 """The ONNX loader: it agrees with onnxruntime on what it takes, and refuses everything else by name."""
 
-
-
 from __future__ import annotations
 
 import io

@@ -1,7 +1,5 @@
 """Records: what each reader gives, what it refuses and where, and that any bytes give a result or a CheckError."""
 
-
-
 from __future__ import annotations
 
 import contextlib

@@ -1,0 +1,233 @@
+"""Families ``box`` and ``class-cap``: one gate per forgotten record, few coordinates each, under the joint head.
+
+A gate's coordinates are a greedy multi-cover of the retained records (and, where it can be had, of
+the forgotten records of other labels, so that supports of different labels do not meet). What no coordinate
+separates is a conflict, named by index; which records really are in conflict is decided by the checker's own rule.
+
+Source: MATHS 3, 4.1, 4.4.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.checker import rules
+from prune_verify.checker.claim import LabelledRows
+from prune_verify.checker.network import Network
+from prune_verify.checker.patch import Gate, Interval, JointPatch
+from prune_verify.repair.box import Box, Thresholds, box_around, round_up, thresholds
+from prune_verify.repair.cover import Separation, Table, cover_greedily, planes_of, separate
+from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
+from prune_verify.repair.head import head_bounds, with_head
+from prune_verify.repair.threat_model import ThreatModel
+
+__all__ = ["GateSize", "RepairResult", "repair_box", "repair_class_cap"]
+
+Progress = Callable[[str, int, int], None]
+_TINY = Fraction(1, 2**126)
+
+
+@dataclass(frozen=True)
+class GateSize:
+    """How many coordinates a gate has, and what is known of the fewest.
+
+    Args:
+        coordinates: of the gate.
+        lower_bound: no gate for this box and cover has fewer; None where it was not sought.
+
+    """
+
+    coordinates: int
+    lower_bound: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RepairResult:
+    """A patch and what is to be said of it.
+
+    Args:
+        patch: the parameters.
+        conflicts: retained records that lie in a support.
+        sizes: one per gate.
+        seconds: spent on the gates.
+
+    """
+
+    patch: JointPatch
+    conflicts: tuple[int, ...] = ()
+    sizes: tuple[GateSize, ...] = ()
+    seconds: float = 0.0
+
+
+def _require_labels(base: Network, classes: tuple[int, ...], forget: LabelledRows | None) -> None:
+    for label in classes:
+        if not 0 <= label < base.labels:
+            text = f"--forget-class {label}: the network has labels 0 to {base.labels - 1}"
+            raise RepairInputError(text)
+    left = base.labels - len(set(classes))
+    if left < 1 or (forget is not None and left < 2):  # noqa: PLR2004 - a redirect needs somewhere to go
+        text = f"{left} labels would be left; forgetting classes needs one, forgetting records two"
+        raise RepairInputError(text)
+
+
+def repair_class_cap(base: Network, classes: tuple[int, ...], model: ThreatModel) -> RepairResult:
+    """A patch after which the classes are never answered, whatever the input.
+
+    Raises:
+        RepairInputError: a class that does not exist, or no label left.
+
+    """
+    _require_labels(base, classes, None)
+    zero = np.float32(0)
+    empty = JointPatch(base.labels, tuple(sorted(set(classes))), zero, zero, zero, ())
+    return RepairResult(with_head(empty, model.margin, None, model.arithmetics))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The records as tables by column, prepared once for all gates."""
+
+    forget: LabelledRows
+    forgotten: npt.NDArray[np.float32]
+    forget_table: Table
+    retain_table: Table
+
+
+def repair_box(
+    base: Network,
+    forget: LabelledRows,
+    retain: LabelledRows,
+    model: ThreatModel,
+    *,
+    classes: tuple[int, ...] = (),
+    minimal: float | None = None,
+    progress: Progress = lambda _name, _done, _total: None,
+) -> RepairResult:
+    """Gates for every forget record, under a joint head that the checker's rules accept.
+
+    Args:
+        base: the base network.
+        forget: the forget set; records of a forgotten class need no gate.
+        retain: the retained set.
+        model: the threat model.
+        classes: labels that are forgotten as a class as well.
+        minimal: seconds for each gate to look for the fewest coordinates; None: greedy only.
+        progress: called with a name, gates done and gates in all.
+
+    Returns:
+        The patch, the conflicts, and the sizes of the gates.
+
+    Raises:
+        RepairInputError: an empty set, or labels that leave nowhere to go.
+        InfeasiblePatchError: a forget record that no coordinate separates from anything.
+
+    """
+    _require_labels(base, classes, forget)
+    if not len(forget.y) or not len(retain.y):
+        text = f"the {'forget' if not len(forget.y) else 'retained'} set is empty"
+        raise RepairInputError(text)
+    start = time.monotonic()
+    rows = _Rows(forget, forget.flat(), Table.of(forget.flat()), Table.of(retain.flat()))
+    gates: list[Gate] = []
+    sizes: list[GateSize] = []
+    for record in range(len(forget.y)):
+        progress("gates", record, len(forget.y))
+        if int(forget.y[record]) in classes or _joined(gates, rows, record, model):
+            continue
+        gate, size = _gate(rows, record, model, minimal)
+        gates.append(gate)
+        sizes.append(size)
+    progress("gates", len(forget.y), len(forget.y))
+    zero = np.float32(0)
+    patch = JointPatch(base.labels, tuple(sorted(set(classes))), zero, zero, zero, tuple(gates))
+    seconds = time.monotonic() - start
+    bounds = head_bounds(base, patch.allowed, model.domain, model.arithmetics) if gates else None
+    patch = with_head(patch, model.margin, bounds, model.arithmetics)
+    return RepairResult(patch, _conflicts(patch, retain, model), tuple(sizes), seconds)
+
+
+def _joined(gates: list[Gate], rows: _Rows, record: int, model: ThreatModel) -> bool:
+    """Whether an earlier gate of the same label already holds the record's ball; it is then named there."""
+    for place, gate in enumerate(gates):
+        if gate.label == int(rows.forget.y[record]) and rules.gate_open(
+            gate, rows.forgotten[record], model.radius, model.domain
+        ):
+            gates[place] = replace(gate, records=(*gate.records, record))
+            return True
+    return False
+
+
+def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -> tuple[Gate, GateSize]:
+    """The gate of one record."""
+    box = box_around(rows.forgotten[record], model.radius, model.domain)
+    kept = thresholds(box, model.retained_radius, model.gap)
+    parts: list[tuple[Table, Thresholds]] = [(rows.retain_table, kept)]
+    every = np.ones(rows.retain_table.count, dtype=np.bool_)
+    needs = [(every, model.cover)]
+    others = rows.forget.y != rows.forget.y[record]
+    if others.any():
+        parts.append((rows.forget_table, thresholds(box, model.radius, model.gap)))
+        needs.append((others, 1))
+    separation = separate(parts)
+    chosen = [int(separation.coordinates[place]) for place in cover_greedily(separation, planes_of(needs))]
+    if not chosen:
+        text = "no coordinate separates the record from any retained record: a smaller radius or gap may help"
+        raise InfeasiblePatchError(text, forget=(record,))
+    size = GateSize(len(chosen))
+    if minimal is not None:
+        chosen, size = _fewest(rows, separation, others, chosen, model, minimal)
+    label = int(rows.forget.y[record])
+    return Gate(label, _gamma(len(chosen), model.gap), _intervals(box, chosen), (record,)), size
+
+
+def _fewest(
+    rows: _Rows,
+    separation: Separation,
+    others: npt.NDArray[np.bool_],
+    greedy: list[int],
+    model: ThreatModel,
+    seconds: float,
+) -> tuple[list[int], GateSize]:
+    """The smallest cover that z3 finds in time, or the greedy one, with a lower bound on the size of any."""
+    from prune_verify.bounds.minimal import minimal_cover
+
+    octets = separation.bits.view(np.uint8)
+    retained, words = rows.retain_table.count, 8 * rows.retain_table.words
+    bits = np.unpackbits(octets[:, :words], axis=1)[:, :retained].astype(np.bool_)
+    found = minimal_cover(bits, model.cover, seconds)
+    chosen = sorted(int(separation.coordinates[place]) for place in found.selected)
+    apart = np.zeros(len(rows.forget.y), dtype=np.bool_)
+    if others.any():
+        forgotten = np.unpackbits(octets[:, words:], axis=1)[:, : len(rows.forget.y)].astype(np.bool_)
+        apart = others & forgotten.any(axis=0) & ~forgotten[list(found.selected)].any(axis=0)
+    if apart.any() or len(chosen) >= len(greedy):  # the smallest cover would let supports of two labels meet
+        return greedy, GateSize(len(greedy), found.lower_bound)
+    return chosen, GateSize(len(chosen), found.lower_bound)
+
+
+def _intervals(box: Box, coordinates: list[int]) -> tuple[Interval, ...]:
+    def edge(value: np.float32) -> np.float32 | None:
+        return value if np.isfinite(value) else None
+
+    return tuple(Interval(j, edge(box.low[j]), edge(box.high[j])) for j in sorted(coordinates))
+
+
+def _gamma(coordinates: int, gap: Fraction) -> np.float32:
+    """The least slope at which a violation of the gap closes the gate for certain (rule gate_closed)."""
+    terms = 2 * coordinates + 4
+    return round_up((1 + terms * rules.U) / (gap - terms * _TINY))
+
+
+def _conflicts(patch: JointPatch, retain: LabelledRows, model: ThreatModel) -> tuple[int, ...]:
+    """Retained records whose balls are not outside every support, by the checker's own rule."""
+    closed = np.ones(len(retain.y), dtype=np.bool_)
+    if patch.gates:
+        found = rules.separate(patch.gates, retain.flat(), model.retained_radius, model.arithmetics)
+        closed = np.logical_and.reduce([one.closed for one in found.values()])
+    return tuple(int(i) for i in np.flatnonzero(~closed))

@@ -1,0 +1,131 @@
+"""The threat model: what the adversary may try and what the patch has to withstand, as a typed object and as TOML.
+
+Source: FORMATS section 1 (``threat-model.toml``); MATHS 4.1.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+from prune_verify.checker.encoding import read_file
+from prune_verify.checker.region import Domain
+from prune_verify.checker.rules import BINARY32, REAL
+from prune_verify.repair.errors import RepairInputError
+
+__all__ = ["ThreatModel", "default_threat_model", "load_threat_model"]
+
+_MOST_BYTES = 2**20
+_AMOUNTS = ("radius", "retained_radius", "gap", "margin", "delta")
+_ACCESS = ("label", "logits", "white-box")
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What a patch is made against. Lengths are in input units, exact.
+
+    Args:
+        domain: where inputs lie.
+        radius: of the forget balls (l-infinity).
+        retained_radius: of the retained balls.
+        gap: least l1 distance of a retained ball from a box; 1/gap is the slope of the gates.
+        margin: by which a forgotten label has to lose, in logits.
+        delta: family learned: how far a logit may move on a retained ball.
+        cover: coordinates that separate each retained record, where there are as many.
+        access: what the adversary sees; recorded, it does not change the search.
+        disclosure_bits: most bits of the records that the patch may hold; None for no budget.
+        arithmetics: of the claims.
+        membership_acceptance: levels, copied into the request and not checked here.
+
+    """
+
+    domain: Domain
+    radius: Fraction
+    retained_radius: Fraction
+    gap: Fraction
+    margin: Fraction = Fraction(1, 10)
+    delta: Fraction = Fraction(1, 10)
+    cover: int = 2
+    access: str = "logits"
+    disclosure_bits: int | None = None
+    arithmetics: tuple[str, ...] = (BINARY32, REAL)
+    membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in _AMOUNTS:
+            if getattr(self, name) <= 0:
+                text = f"threat model: {name} is to be above 0, got {float(getattr(self, name)):g}"
+                raise RepairInputError(text)
+        if self.cover < 1:
+            text = f"threat model: cover is to be 1 or more, got {self.cover}"
+            raise RepairInputError(text)
+        if self.access not in _ACCESS:
+            text = f"threat model: access is to be one of {', '.join(_ACCESS)}, got {self.access!r}"
+            raise RepairInputError(text)
+
+
+def default_threat_model(domain: Domain) -> ThreatModel:
+    """Radii 0.1 and 0.05 and gap 0.02, each times the width of the narrowest interval of the domain."""
+    width = min(high - low for low, high in zip(domain.lower, domain.upper, strict=True))
+    return ThreatModel(domain, width / 10, width / 20, width / 50)
+
+
+def _amount(name: str, value: object, path: Path) -> Fraction:
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        text = f"{path}: {name}: expected a number, got {value!r}"
+        raise RepairInputError(text)
+    if isinstance(value, Decimal) and not value.is_finite():
+        text = f"{path}: {name}: expected a finite number, got {value}"
+        raise RepairInputError(text)
+    return Fraction(value)
+
+
+def load_threat_model(path: Path, model: ThreatModel) -> ThreatModel:
+    """Read ``threat-model.toml``; what it leaves out stays as in ``model``.
+
+    Raises:
+        RepairInputError: not TOML, an unknown member, or a value of another type; the text names it.
+
+    """
+    try:
+        found = tomllib.loads(read_file(path, "threat model", _MOST_BYTES).decode(), parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = f"{path}: expected TOML: {error}"
+        raise RepairInputError(text) from None
+    known = {item.name for item in fields(ThreatModel)} - {"arithmetics"}
+    values: dict[str, object] = {}
+    for name, value in found.items():
+        if name not in known:
+            text = f"{path}: unknown member {name!r}; known are {', '.join(sorted(known))}"
+            raise RepairInputError(text)
+        values[name] = _value(name, value, path)
+    return replace(model, **values)  # type: ignore[arg-type] # each value was given its member's type
+
+
+def _value(name: str, value: object, path: Path) -> object:
+    if name in _AMOUNTS:
+        return _amount(name, value, path)
+    if name in {"cover", "disclosure_bits"}:
+        if isinstance(value, bool) or not isinstance(value, int):
+            text = f"{path}: {name}: expected an integer, got {value!r}"
+            raise RepairInputError(text)
+        return value
+    if name == "domain":
+        if not isinstance(value, Mapping) or set(value) != {"lower", "upper"}:
+            text = f"{path}: domain: expected {{lower = .., upper = ..}}, got {value!r}"
+            raise RepairInputError(text)
+        ends = [value[end] if isinstance(value[end], list) else [value[end]] for end in ("lower", "upper")]
+        return Domain(*(tuple(_amount("domain", item, path) for item in end) for end in ends))
+    if name == "membership_acceptance":
+        if not isinstance(value, Mapping):
+            text = f"{path}: membership_acceptance: expected a table, got {value!r}"
+            raise RepairInputError(text)
+        return tuple((str(key), str(level)) for key, level in value.items())
+    if not isinstance(value, str):
+        text = f"{path}: {name}: expected a string, got {value!r}"
+        raise RepairInputError(text)
+    return value

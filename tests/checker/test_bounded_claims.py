@@ -1,0 +1,225 @@
+"""Claims decided by bounds: what a proof may and may not claim, and that the numbers are the checker's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from prune_verify.checker.bounded_claims import decide_bounded, difference_network, record_query
+from prune_verify.checker.claim import Claim, LabelledRows, Problem
+from prune_verify.checker.encoding import sha256_hex
+from prune_verify.checker.errors import (
+    CheckError,
+    LimitError,
+    MalformedInputError,
+    ProofError,
+    SubjectMismatchError,
+    UnsupportedVersionError,
+)
+from prune_verify.checker.network import Network, Node, evaluate, evaluate_exact
+from prune_verify.checker.patch import LearnedPatch, build
+from prune_verify.checker.proof import Proof, emit
+from prune_verify.checker.region import Domain
+from prune_verify.checker.rules import BINARY32, REAL
+from tests.checker.random_networks import mlp
+
+DOMAIN = Domain((Fraction(0),), (Fraction(1),))
+RADIUS = Fraction("0.02")
+BASE = mlp(1, 4, 8, 3)
+RNG = np.random.default_rng(5)
+X = RNG.uniform(0.1, 0.9, (6, 4)).astype(np.float32)
+Y = evaluate(BASE, X).argmax(axis=1)
+
+
+def _patch(push: float, size: float) -> LearnedPatch:
+    """Adds about ``push`` to label 2 and takes it from the others, and something of ``size`` that depends on x."""
+    first = RNG.standard_normal((5, 4)).astype(np.float32), np.zeros(5, np.float32)
+    last = (size * RNG.standard_normal((3, 5))).astype(np.float32), np.array([-push, -push, push], np.float32)
+    return LearnedPatch(3, (first, last))
+
+
+FORGETTING, SMALL = _patch(40.0, 0.1), _patch(0.0, 0.01)
+
+
+def _problem(patch: LearnedPatch) -> Problem:
+    rows = LabelledRows(X, np.minimum(Y, 1))
+    return Problem(BASE, build(BASE, patch), patch, DOMAIN, forget=rows, retain=rows)
+
+
+def _i4(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int32)
+
+
+FORGET = Claim("forget", REAL, "relaxation", radius=RADIUS, margin=Fraction(1))
+CLOSE = Claim("retain_close", REAL, "relaxation", radius=RADIUS, delta=Fraction("0.2"))
+PROBLEM = _problem(FORGETTING)
+DIFFERENCE = difference_network(SMALL, (4,))
+
+
+def _forget(**changes: object) -> Proof:
+    digest = PROBLEM.patched.digest()
+    plain = Proof("forget", REAL, "relaxation", digest, 6, _i4(2, 2, 2, 2, 2, 2), _i4(), _i4(), {})
+    return replace(plain, **changes)
+
+
+def _close(**changes: object) -> Proof:
+    plain = Proof("retain_close", REAL, "relaxation", DIFFERENCE.digest(), 6, _i4(), _i4(), _i4(), {})
+    return replace(plain, **changes)
+
+
+def _decide(claim: Claim, proof: Proof):
+    return decide_bounded(PROBLEM if claim.kind == "forget" else _problem(SMALL), claim, emit(proof), "p")
+
+
+SOME = _i4(2, 2, -1, 2, 2, 2)
+SMT = {"method": "relaxation+smt", "competitors": SOME, "smt": _i4(2)}
+WITH = replace(FORGET, method="relaxation+smt")
+RELU, OTHER = 2, 5  # Relu nodes of the patched network: of the base and of the patch
+F, C = FORGET, CLOSE
+ROWS = [
+    ("a forget claim", F, _forget(), None),
+    ("in binary32", replace(F, arithmetic=BINARY32), _forget(arithmetic=BINARY32), None),
+    ("with slopes", F, _forget(hinted=_i4(1), slopes={RELU: np.zeros((1, 8), np.float32)}), None),
+    ("another kind", F, _close(), (ProofError, "p/kind")),
+    ("another arithmetic", F, _forget(arithmetic=BINARY32), (ProofError, "p/arithmetic")),
+    ("another method", F, _forget(**SMT), (ProofError, "p/method")),
+    ("another network", F, _forget(network="0" * 64), (ProofError, "p/network")),
+    ("another number of records", F, _forget(records=5, competitors=_i4(2, 2, 2, 2, 2)), (ProofError, "p/records")),
+    ("no competitors", F, _forget(competitors=_i4()), (MalformedInputError, "p/competitors")),
+    ("the label itself", F, _forget(competitors=_i4(*np.minimum(Y, 1))), (MalformedInputError, "p/competitors")),
+    ("a label that is none", F, _forget(competitors=_i4(3, 2, 2, 2, 2, 2)), (MalformedInputError, "p/competitors")),
+    ("slopes of no Relu", F, _forget(hinted=_i4(1), slopes={1: np.zeros((1, 8), np.float32)}), (ProofError, "p/slopes/1")),
+    ("slopes of no node", F, _forget(hinted=_i4(1), slopes={99: np.zeros((1, 8), np.float32)}), (ProofError, "p/slopes/99")),
+    ("slopes of a shape", F, _forget(hinted=_i4(1), slopes={RELU: np.zeros((1, 7), np.float32)}), (ProofError, "p/slopes/2")),
+    ("z3 without saying so", F, _forget(competitors=SOME, smt=_i4(2)), (ProofError, "p/smt")),
+    ("z3 for nothing", WITH, _forget(method="relaxation+smt"), (ProofError, "p/smt")),
+    ("z3 beside a bound", WITH, _forget(**SMT | {"smt": _i4(1)}), (ProofError, "p/competitors/1")),
+    ("z3 in binary32", replace(WITH, arithmetic=BINARY32), _forget(arithmetic=BINARY32, **SMT), (UnsupportedVersionError, "claim forget")),
+    ("a structural claim", replace(F, method="structural"), _forget(method="structural"), (ProofError, "p/smt")),
+    ("no margin", replace(F, margin=None), _forget(), (ProofError, "claim forget")),
+    ("a kind without a rule", replace(F, kind="band"), _forget(kind="band"), (UnsupportedVersionError, "claim band")),
+    ("a retain_close claim", C, _close(), None),
+    ("the same in binary32", replace(C, arithmetic=BINARY32), _close(arithmetic=BINARY32), None),
+    ("with slopes for each bound", C, _close(hinted=_i4(1), slopes={1 + 1: np.zeros((1, 6, 5), np.float32)}), None),
+    ("slopes for one bound", C, _close(hinted=_i4(1), slopes={2: np.zeros((1, 5), np.float32)}), (ProofError, "p/slopes/2")),
+    ("competitors", C, _close(competitors=_i4(2, 2, 2, 2, 2, 2)), (ProofError, "p")),
+    ("z3", replace(C, method="relaxation+smt"), _close(method="relaxation+smt", smt=_i4(1)), (ProofError, "p")),
+    ("the patched network's digest", C, _close(network=PROBLEM.patched.digest()), (ProofError, "p/network")),
+    ("no delta", replace(C, delta=None), _close(), (ProofError, "claim retain_close")),
+    ("no radius", replace(C, radius=None), _close(), (ProofError, "claim retain_close")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "claim", "proof", "expected"), ROWS, ids=[row[0] for row in ROWS])
+def test_rules(sentence: str, claim: Claim, proof: Proof, expected: tuple[type[CheckError], str] | None) -> None:
+    if expected is None:
+        outcome = _decide(claim, proof)
+        assert (outcome.total, outcome.proved, outcome.unknowns, outcome.assumptions) == (6, 6, (), ())
+        return
+    with pytest.raises(expected[0]) as refusal:
+        _decide(claim, proof)
+    assert refusal.value.path == expected[1]
+
+
+def test_a_record_without_a_competitor_is_unknown() -> None:
+    outcome = _decide(FORGET, _forget(competitors=_i4(2, -1, 2, 2, -1, 2)))
+    assert (outcome.proved, outcome.unknowns) == (4, (1, 4))
+
+
+def test_a_competitor_that_does_not_win_proves_nothing() -> None:
+    outcome = _decide(FORGET, _forget(competitors=_i4(*(1 - np.minimum(Y, 1)))))
+    assert outcome.proved < 6
+
+
+def test_a_record_that_rests_on_z3_names_the_question_that_the_checker_wrote() -> None:
+    outcome = _decide(WITH, _forget(**SMT))
+    name = f"z3_unsat:{sha256_hex(record_query(PROBLEM, WITH, 2).encode())}"
+    assert (outcome.proved, outcome.unknowns, outcome.assumptions) == (6, (), (name,))
+
+
+def test_the_question_is_about_the_ball_cut_to_the_domain() -> None:
+    problem = _problem(FORGETTING)
+    problem.forget = LabelledRows(np.array([[0, 1, 0.5, 0.5]], np.float32), np.array([0]))
+    text = record_query(problem, FORGET, 0)
+    for line in (
+        "(and (<= 0 x0) (<= x0 (/ 1 50)))",
+        "(and (<= (/ 49 50) x1) (<= x1 1))",
+        "(and (<= (/ 12 25) x2) (<= x2 (/ 13 25)))",
+    ):
+        assert f"(assert {line})\n" in text
+
+
+def test_too_many_records_that_rest_on_z3_are_refused() -> None:
+    problem = _problem(FORGETTING)
+    problem.forget = LabelledRows(np.tile(X[:1], (65, 1)), np.zeros(65, dtype=np.int64))
+    proof = _forget(method="relaxation+smt", records=65, competitors=_i4(*[-1] * 65), smt=_i4(*range(65)))
+    with pytest.raises(LimitError):
+        decide_bounded(problem, WITH, emit(proof), "p")
+
+
+def test_an_additive_patch_that_was_not_applied_is_refused() -> None:
+    problem = _problem(SMALL)
+    problem.patched = build(BASE, _patch(0.0, 0.01))
+    with pytest.raises(SubjectMismatchError):
+        decide_bounded(problem, CLOSE, emit(_close()), "p")
+
+
+def _reach(network: Network) -> Fraction:
+    """The largest |P_j| that exact evaluation finds in the balls."""
+    corners = np.array([[(c >> i) & 1 for i in range(4)] for c in range(16)]) * 0.04 - 0.02
+    rows = np.concatenate([row.astype(np.float64) + 0.999 * corners for row in X])
+    return max(abs(v) for logits in evaluate_exact(network, rows) for v in logits)
+
+
+@pytest.mark.parametrize(("factor", "proves_all"), [("0.999", False), ("1.2", True)])
+@pytest.mark.parametrize("arithmetic", [REAL, BINARY32])
+def test_delta_is_met_or_not(factor: str, proves_all: bool, arithmetic: str) -> None:
+    claim = replace(CLOSE, arithmetic=arithmetic, delta=_reach(DIFFERENCE) * Fraction(factor))
+    outcome = _decide(claim, _close(arithmetic=arithmetic))
+    assert (outcome.proved == 6) is proves_all
+
+
+def test_in_binary32_the_rounding_of_the_sum_counts() -> None:
+    """P is exactly 1/8 everywhere: delta 1/8 holds in reals, and in binary32 only with room for fl(z + p)."""
+    still = LearnedPatch(3, ((np.zeros((3, 4), np.float32), np.full(3, 0.125, np.float32)),))
+    problem = _problem(still)
+    digest = difference_network(still, (4,)).digest()
+    for arithmetic, delta, expected in (
+        (REAL, "0.125000000001", 6),
+        (REAL, "0.1249999", 0),
+        (BINARY32, "0.125000000001", 0),
+        (BINARY32, "0.126", 6),
+    ):
+        claim = replace(CLOSE, arithmetic=arithmetic, delta=Fraction(delta))
+        outcome = decide_bounded(problem, claim, emit(_close(arithmetic=arithmetic, network=digest)), "p")
+        assert outcome.proved == expected, (arithmetic, delta)
+    moved = evaluate(problem.patched, X).astype(np.float64) - evaluate(BASE, X).astype(np.float64)
+    assert (moved != 0.125).any()  # the rounding is there
+
+
+def test_batches_of_records_and_their_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one record at a time the hints still meet their own records."""
+    rng = np.random.default_rng(0)
+    slopes = {RELU: rng.random((3, 8)).astype(np.float32), OTHER: np.ones((3, 5), np.float32)}
+    assert PROBLEM.patched.nodes[OTHER].op == "Relu"
+    found = []
+    for cells in (2**21, 1):
+        monkeypatch.setattr("prune_verify.checker.bounded_claims._CELLS", cells)
+        proof = _forget(hinted=_i4(0, 3, 5), slopes=slopes)
+        tight = [_decide(replace(FORGET, margin=Fraction(m)), proof).unknowns for m in range(60, 100, 2)]
+        found.append(tight)
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 2
+
+
+def test_the_difference_network_is_what_the_patch_adds() -> None:
+    patch = _patch(3.0, 1.0)
+    flat = Network((Node("Input", (), (2, 2)), Node("Reshape", (0,), (4,))), 1)
+    rows = X.reshape(-1, 2, 2)
+    shaped = evaluate(difference_network(patch, (2, 2)), rows)
+    np.testing.assert_array_equal(shaped, evaluate(difference_network(patch, (4,)), evaluate(flat, rows)))
+    exact = evaluate(build(BASE, patch), X) - evaluate(BASE, X)
+    np.testing.assert_allclose(evaluate(difference_network(patch, (4,)), X), exact, atol=1e-4)
