@@ -93,10 +93,12 @@ def _trust(options: argparse.Namespace) -> Result:
 
     if options.action == "init":
         policy = options.policy or options.trust.with_name("policy.toml")
-        keys.trust_init(options.trust, policy)
+        keys.trust_init(options.trust, policy, days=options.days)
         text = f"wrote {options.trust} (trusts nobody yet) and {policy} (read it and set what you demand)"
         return Result(0, text, {"trust": str(options.trust), "policy": str(policy)})
     if options.action == "add":
+        if options.key is None:
+            return _failed("trust add needs --key PREFIX.pub", "E_USAGE", 2)
         keyid = keys.trust_add(options.trust, options.key, options.role, options.name)
         return Result(
             0, f"{options.name} ({keyid}) now has role {options.role}", {"keyid": keyid, "role": options.role}
@@ -230,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument(
         "--policy", type=Path, help="init: where the default policy goes (default: policy.toml beside the trust store)"
     )
+    trust.add_argument("--days", type=int, default=3650, help="init: validity of the trust store")
     trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
     trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
     trust.add_argument("--name", default="")
@@ -323,3 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json or not result.failed:
         sys.stdout.write(_shown(options, result) + "\n")
     return result.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

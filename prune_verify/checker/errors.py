@@ -15,6 +15,7 @@ from typing import ClassVar
 __all__ = [
     "AssumptionNotPermittedError",
     "CheckError",
+    "KeyIdError",
     "LimitError",
     "MalformedInputError",
     "PolicyError",
@@ -82,6 +83,12 @@ class SignatureError(CheckError):
     """No acceptable signature: wrong key, wrong bytes, not enough signers."""
 
     code = "E_SIGNATURE"
+
+
+class KeyIdError(SignatureError):
+    """A keyid that is not the digest of the key that verifies."""
+
+    code = "E_KEYID"
 
 
 class SubjectMismatchError(CheckError):

@@ -117,13 +117,7 @@ def parse(data: bytes, path: str, *, max_bytes: int = MAX_PROOF_BYTES) -> Proof:
     """
     if len(data) > max_bytes:
         raise LimitError(path, "size of a proof", f"at most {max_bytes} bytes", str(len(data)))
-    start = len(_MAGIC) + _DIGEST_LENGTH
-    body = data[start + 1 :]
-    if data[: len(_MAGIC)] != _MAGIC or data[start : start + 1] != b"\n":
-        raise MalformedInputError(path, "form", "the first line of a proof", ascii(data[: len(_MAGIC)]))
-    digest = sha256_hex(body)
-    if data[len(_MAGIC) : start] != digest.encode():
-        raise MalformedInputError(path, "digest of the content", digest, ascii(data[len(_MAGIC) : start]))
+    body = _opened(data, path)
     end = body.find(b"\n", 0, _MAX_HEADER_BYTES)
     if end < 0:
         raise MalformedInputError(path, "form", f"a header line of at most {_MAX_HEADER_BYTES} bytes", "none")
@@ -148,6 +142,18 @@ def parse(data: bytes, path: str, *, max_bytes: int = MAX_PROOF_BYTES) -> Proof:
     if emit(proof) != data:  # the order of the arrays, and numbers with two spellings
         raise MalformedInputError(path, "canonical form", "arrays in their order", "another order")
     return proof
+
+
+def _opened(data: bytes, path: str) -> bytes:
+    """What follows the first line, which names its digest."""
+    start = len(_MAGIC) + _DIGEST_LENGTH
+    if data[: len(_MAGIC)] != _MAGIC or data[start : start + 1] != b"\n":
+        raise MalformedInputError(path, "form", "the first line of a proof", ascii(data[: len(_MAGIC)]))
+    body = data[start + 1 :]
+    digest = sha256_hex(body)
+    if data[len(_MAGIC) : start] != digest.encode():
+        raise MalformedInputError(path, "digest of the content", digest, ascii(data[len(_MAGIC) : start]))
+    return body
 
 
 def _read(header: Members, values: bytes, path: str) -> dict[str, npt.NDArray[np.float32 | np.int32]]:

@@ -244,6 +244,13 @@ def _at_once(network: Network) -> int:
     return max(1, _CELLS // max(prod(node.shape) for node in network.nodes))
 
 
+def _require_slopes(network: Network, slopes: Slopes, count: int) -> None:
+    for index, slope in slopes.items():
+        of_relu = 0 <= index < len(network.nodes) and network.nodes[index].op == "Relu"
+        if not of_relu or slope.shape != (count, *network.nodes[index].shape) or not np.isfinite(slope).all():
+            raise ProofError(f"slopes/{index}", "slopes", "finite, of the shape of a Relu", str(slope.shape))
+
+
 def lower_bounds(
     network: Network,
     intervals: Intervals,
@@ -274,10 +281,7 @@ def lower_bounds(
     """
     require_ieee_float64()
     count = len(objectives)
-    for index, slope in slopes.items():
-        of_relu = 0 <= index < len(network.nodes) and network.nodes[index].op == "Relu"
-        if not of_relu or slope.shape != (count, *network.nodes[index].shape) or not np.isfinite(slope).all():
-            raise ProofError(f"slopes/{index}", "slopes", "finite, of the shape of a Relu", str(slope.shape))
+    _require_slopes(network, slopes, count)
     places = np.arange(count) if rows is None else rows
     known, step, found = _Enclosure(network, intervals, arithmetic), _at_once(network), np.empty(count)
     for start in range(0, count, step):

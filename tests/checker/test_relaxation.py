@@ -279,3 +279,39 @@ def test_batches_give_the_bounds_of_single_boxes(monkeypatch: pytest.MonkeyPatch
 def test_an_empty_box_is_refused() -> None:
     with pytest.raises((ProofError, MalformedInputError)):
         crown_intervals(GOOD, np.ones((1, 2)), np.zeros((1, 2)), REAL)
+
+
+def _chain(*factors: float) -> Network:
+    """Maps of one number without bias, one after the other, and a node that nothing reads."""
+    nodes = [Node("Input", (), (1,)), Node("Relu", (0,), (1,))]
+    for place, factor in enumerate(factors):
+        weight = np.array([[factor]], dtype=np.float32)
+        nodes.append(Node("Linear", (place and len(nodes) - 1,), (1,), {"axis": (-1,)}, {"weight": weight}))
+    return Network(tuple(nodes), len(nodes) - 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "ends", "objective", "path"),
+    [
+        (_chain(2.0, -3.0), (-1.0, 1.0), 1.0, None),
+        (_chain(*[1e30] * 11), (-1e-200, 1e-200), 1.0, "node 0"),  # the values are finite, their coefficient is not
+        (_chain(1.0), (-1e3, 1e3), 1e306, "relaxation"),
+    ],
+)
+def test_what_overflows_is_refused(network: Network, ends, objective: float, path: str | None) -> None:
+    intervals = interval_pass(network, np.array([[ends[0]]]), np.array([[ends[1]]]), REAL)
+    if path is None:
+        (bound,) = lower_bounds(network, intervals, np.array([[objective]]), {}, REAL)
+        assert -6.001 < bound <= -6
+        return
+    with pytest.raises(ProofError) as refusal:
+        lower_bounds(network, intervals, np.array([[objective]]), {}, REAL)
+    assert refusal.value.path == path
+
+
+def test_enclosures_that_contradict_one_another_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaxation._Walk, "run", lambda self, start, objective: np.full(len(objective), 1e9))
+    network = mlp(0, 3, 6, 6, 2)
+    with pytest.raises(ProofError) as refusal:
+        crown_intervals(network, *boxes(0, network, 1, 0.6), REAL)
+    assert refusal.value.path == "node 3"

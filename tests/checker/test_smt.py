@@ -95,10 +95,13 @@ def _one(op: str, inputs: tuple[int, ...]) -> Network:
     return Network((Node("Input", (), (2,)), Node(op, inputs, (2,))), 1)
 
 
+WEIGHT = {"weight": np.eye(2, dtype=np.float32)}
+TURNED = Network((Node("Input", (), (2, 2)), Node("Linear", (0,), (2, 2), {"axis": (-2,)}, WEIGHT)), 1)
 ENDS = [Fraction(0)] * 2, [Fraction(1)] * 2
 REFUSED = [
     ("an operator without a rule", _one("Abs", (0,)), ENDS, 0, (UnsupportedVersionError, "network")),
     ("a product of two values", _one("Mul", (0, 0)), ENDS, 0, (UnsupportedVersionError, "network")),
+    ("a map over another axis", TURNED, (ENDS[0] * 2, ENDS[1] * 2), 0, (UnsupportedVersionError, "network")),
     ("a box of another size", mlp(0, 3, 2), ENDS, 0, (MalformedInputError, "SMT query")),
     ("an empty box", mlp(0, 2, 2), ENDS[::-1], 0, (MalformedInputError, "SMT query")),
     ("a label that is none", mlp(0, 2, 2), ENDS, 2, (MalformedInputError, "SMT query")),

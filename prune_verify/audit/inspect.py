@@ -1,0 +1,76 @@
+"""``prune-verify inspect``: what a certificate says, for a person, without checking any of it.
+
+Everything foreign is shown with control, bidirectional and other non-ASCII characters escaped, and the first line
+says that nothing was verified. No verdict is ever printed.
+
+Source: FORMATS section 3; THREATS 2 "Text".
+"""
+
+from __future__ import annotations
+
+from prune_verify.checker.encoding import format_decimal, format_time, sha256_hex
+from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.statement import ClaimStatement, Statement, parse_statement
+
+__all__ = ["inspect_text"]
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _claim(item: ClaimStatement) -> str:
+    claim, counts = item.claim, item.counts
+    parts = [item.id, claim.kind, claim.arithmetic, claim.method]
+    for name, value in (("radius", claim.radius), ("margin", claim.margin), ("delta", claim.delta)):
+        if value is not None:
+            parts.append(f"{name} {format_decimal(value)}")
+    if claim.label is not None:
+        parts.append(f"class {claim.label}")
+    said = f"says: {counts.proved} of {counts.total}, {counts.conflict} in conflict, {counts.unknown} unknown"
+    return f"  {'  '.join(parts)}  {said}"
+
+
+def _lines(statement: Statement) -> list[str]:
+    domain = f"{format_decimal(statement.domain.lower[0])}..{format_decimal(statement.domain.upper[0])}"
+    lines = [
+        f"certificate {statement.certificate_id}",
+        f"patched network {statement.patched_name}  sha256 {statement.patched_sha256}",
+        f"base network {statement.base_name}  sha256 {statement.base_sha256}",
+        f"request {statement.request_kind}  reference {statement.request_reference!r}",
+        f"issued {format_time(statement.issued_at)}",
+        f"valid {format_time(statement.not_before)} to {format_time(statement.expires_at)}",
+        f"challenge {statement.challenge or 'none'}  supersedes {statement.supersedes or 'nothing'}",
+        f"domain {domain}{'' if statement.domain.uniform else ' (first coordinate)'}",
+    ]
+    for name, found in (("forget set", statement.forget_set), ("retained set", statement.retain_set)):
+        lines.append(f"{name}: {'none' if found is None else f'{found.size} records, root {found.root}'}")
+    if statement.patch is not None:
+        lines.append(
+            f"patch {statement.patch.family}: {statement.patch.gates} gates, forgotten classes "
+            f"{list(statement.patch.forgotten_classes)}, {statement.patch.disclosed_bits} bits of records"
+        )
+    lines += ["claims, as the signer says:", *(_claim(item) for item in statement.claims)]
+    lines += ["assumptions:", *(f"  {name}" for name in statement.assumptions or ("none",))]
+    lines += ["not claimed:", *(f"  {text}" for text in statement.non_claims)]
+    for item in statement.measurements:
+        lines.append(f"measured: {item.kind} = {item.value} (by {item.command})")
+    lines += [f"evidence {item.name}  {item.size} bytes  sha256 {item.sha256}" for item in statement.evidence]
+    return lines
+
+
+def inspect_text(data: bytes) -> str:
+    """What an envelope holds.
+
+    Args:
+        data: the certificate.
+
+    Raises:
+        CheckError: not a certificate.
+
+    """
+    envelope = parse_envelope(data, "certificate")
+    lines = [f"payload sha256 {sha256_hex(envelope.payload)}"]
+    lines += [f"signature by keyid {keyid}, not checked" for keyid, _ in envelope.signatures]
+    lines += _lines(parse_statement(envelope.payload, "certificate/payload"))
+    return "\n".join(["UNVERIFIED: nothing below was checked", *(_shown(line) for line in lines)])

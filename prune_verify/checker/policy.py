@@ -1,0 +1,379 @@
+"""What the auditor brings: the trust store (whose keys, in which roles) and the policy (what is demanded).
+
+Nothing that steers a check may come from a certificate; it comes from these two files. Both are closed:
+an unknown member is refused, so that a misspelt demand is never silently no demand.
+
+Source: FORMATS section 1 (``policy.toml``, ``trust.json``); THREATS 2; python-tuf (roles, thresholds).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+
+from prune_verify.checker.encoding import (
+    Json,
+    Members,
+    canonical_json,
+    format_time,
+    parse_base64,
+    parse_digest,
+    parse_json,
+)
+from prune_verify.checker.envelope import PublicKey, load_public_key
+from prune_verify.checker.errors import MalformedInputError, SignatureError, UnsupportedVersionError
+from prune_verify.checker.region import Domain
+from prune_verify.checker.request import CLAIM_KINDS
+from prune_verify.checker.rules import BINARY32, REAL
+
+__all__ = [
+    "ROLES",
+    "Policy",
+    "TrustStore",
+    "TrustedKey",
+    "default_policy_text",
+    "emit_trust",
+    "parse_policy",
+    "parse_trust",
+]
+
+FORMAT_VERSION = 1
+ROLES = ("prover", "auditor", "log", "witness")
+_KEY = ("name", "spki", "roles", "notBefore", "notAfter", "revoked")
+
+
+# --- trust store ---
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A key in the store.
+
+    Args:
+        key: checked when it was loaded.
+        name: whose it is.
+        roles: what it may sign.
+        not_before: when it becomes valid.
+        not_after: when it ends.
+        revoked: (time, reason), or None.
+
+    """
+
+    key: PublicKey
+    name: str
+    roles: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    revoked: tuple[datetime, str] | None = None
+
+    def unusable(self, now: datetime) -> str | None:
+        """Why the key does not count at a time, or None."""
+        if self.revoked is not None and self.revoked[0] <= now:
+            return f"revoked since {format_time(self.revoked[0])}: {self.revoked[1]}"
+        if not self.not_before <= now:
+            return f"not valid before {format_time(self.not_before)}"
+        return None if now < self.not_after else f"expired at {format_time(self.not_after)}"
+
+
+@dataclass(frozen=True)
+class TrustStore:
+    """Keys by role; rises by one version with each change.
+
+    Args:
+        version: from 1.
+        expires: the store itself ends.
+        keys: each SPKI once.
+        thresholds: for each role, how many distinct keys must sign.
+
+    """
+
+    version: int
+    expires: datetime
+    keys: tuple[TrustedKey, ...]
+    thresholds: Mapping[str, int]
+
+    def keys_for(self, role: str, now: datetime) -> tuple[dict[str, tuple[PublicKey, str]], int]:
+        """The usable keys of a role by keyid, with their names, and the role's threshold.
+
+        Raises:
+            SignatureError: the store has expired, or the role has no usable key (the reasons are named).
+
+        """
+        if now >= self.expires:
+            raise SignatureError(
+                "trust store", "validity of the trust store", format_time(now), format_time(self.expires)
+            )
+        found, reasons = {}, []
+        for item in self.keys:
+            if role in item.roles:
+                reason = item.unusable(now)
+                if reason is None:
+                    found[item.key.keyid] = item.key, item.name
+                else:
+                    reasons.append(f"{item.name} {reason}")
+        if not found:
+            raise SignatureError("trust store", f"a usable key with role {role}", "one", "; ".join(reasons) or "none")
+        return found, self.thresholds.get(role, 1)
+
+
+def _trusted_key(value: Json, path: str) -> TrustedKey:
+    fields = Members(value, path, _KEY)
+    revoked = None
+    if not fields.null("revoked"):
+        found = fields.members("revoked", ("at", "reason"))
+        revoked = found.time("at"), found.text("reason")
+    return TrustedKey(
+        key=load_public_key(parse_base64(fields.raw("spki"), fields.place("spki")), fields.place("spki")),
+        name=fields.text("name", longest=128),
+        roles=fields.texts("roles", among=ROLES),
+        not_before=fields.time("notBefore"),
+        not_after=fields.time("notAfter"),
+        revoked=revoked,
+    )
+
+
+def parse_trust(data: bytes, path: str) -> TrustStore:
+    """Read ``trust.json``.
+
+    Raises:
+        MalformedInputError: not of the closed form, a key twice, a key that is none.
+        UnsupportedVersionError: another version or algorithm.
+        SignatureError: a weak key.
+
+    """
+    fields = Members(parse_json(data, path), path, ("formatVersion", "version", "expires", "keys", "roles"))
+    if fields.integer("formatVersion") != FORMAT_VERSION:
+        raise UnsupportedVersionError(fields.place("formatVersion"), "version", str(FORMAT_VERSION), "another")
+    listed = fields.items("keys", most=1024)
+    keys = tuple(_trusted_key(item, f"{fields.place('keys')}/{i}") for i, item in enumerate(listed))
+    if len({item.key.keyid for item in keys}) != len(keys):
+        raise MalformedInputError(
+            fields.place("keys"), "keys", "each once", "one twice, which could reach a threshold alone"
+        )
+    roles = fields.members("roles", ROLES)
+    thresholds = {}
+    for role in ROLES:
+        thresholds[role] = roles.members(role, ("threshold",)).integer("threshold", least=1, most=16)
+    return TrustStore(fields.integer("version", least=1), fields.time("expires"), keys, thresholds)
+
+
+def emit_trust(store: TrustStore) -> bytes:
+    """The canonical bytes of ``trust.json``."""
+    from base64 import b64encode
+
+    keys: list[Json] = []
+    for item in store.keys:
+        revoked: Json = None
+        if item.revoked is not None:
+            revoked = {"at": format_time(item.revoked[0]), "reason": item.revoked[1]}
+        keys.append(
+            {
+                "name": item.name,
+                "spki": b64encode(item.key.spki).decode(),
+                "roles": list(item.roles),
+                "notBefore": format_time(item.not_before),
+                "notAfter": format_time(item.not_after),
+                "revoked": revoked,
+            }
+        )
+    return canonical_json(
+        {
+            "formatVersion": FORMAT_VERSION,
+            "version": store.version,
+            "expires": format_time(store.expires),
+            "keys": keys,
+            "roles": {role: {"threshold": store.thresholds[role]} for role in ROLES},
+        }
+    )
+
+
+# --- policy ---
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a certificate has to prove for the auditor. Names and meaning: the text of :func:`default_policy_text`."""
+
+    domain: Domain
+    min_forget_radius: Fraction
+    min_retained_radius: Fraction
+    min_margin: Fraction
+    max_delta: Fraction
+    required_claims_records: tuple[str, ...]
+    required_claims_class: tuple[str, ...]
+    arithmetics: tuple[str, ...]
+    permitted_assumptions: tuple[str, ...]
+    max_conflicts: int
+    max_slab_share: Fraction
+    min_forget_records: int
+    min_retain_records: int
+    encoding_sha256: str | None
+    max_age_days: int
+    require_challenge: bool
+    max_model_bytes: int
+    max_evidence_bytes: int
+    max_records: int
+
+    def permits(self, assumption: str) -> bool:
+        """Whether an assumption is on the list, by its name or by its kind (``z3_unsat:*``)."""
+        kind = assumption.partition(":")[0]
+        return assumption in self.permitted_assumptions or f"{kind}:*" in self.permitted_assumptions
+
+
+_DEFAULT = """\
+# What YOU demand of a certificate. Nothing here can be changed by the certificate; unknown members are refused.
+
+# Where inputs lie, in input units: one interval for all numbers of a record, or a list of them. It must be the owner's.
+[domain]
+lower = {lower}
+upper = {upper}
+
+[claims]
+min_forget_radius = 0.1          # l-infinity; a smaller region could be one exact record only
+min_retained_radius = 0.05
+min_margin = 0.05                # by which a forgotten label loses, in logits
+max_delta = 0.1                  # family learned: how far a retained logit may move
+required_for_records = ["forget", "retain_exact", "locality"]      # family learned: ["forget", "retain_close"]
+required_for_class = ["forget_class", "retain_other_labels"]
+arithmetics = ["ieee754-binary32"]     # "real" alone never gives VERIFIED: a network can tell the two apart
+permitted_assumptions = []       # such as "z3_unsat:*"; each is printed with the verdict
+
+[records]
+max_conflicts = 0                # retained records inside a support; they are listed by index
+max_slab_share = 0.001           # their share of the retained set
+min_forget_records = 1
+min_retain_records = 100
+encoding_sha256 = "none"         # digest of the encoding of tabular records
+
+[freshness]
+max_age_days = 365
+require_challenge = false        # demand your own nonce (--challenge)
+
+[limits]
+max_model_bytes = 1073741824
+max_evidence_bytes = 268435456
+max_records = 16777216
+"""
+
+
+def default_policy_text(lower: str = "0", upper: str = "1") -> str:
+    """The annotated default policy, as TOML."""
+    return _DEFAULT.format(lower=lower, upper=upper)
+
+
+class _Table:
+    """A closed TOML table."""
+
+    def __init__(self, value: object, path: str, names: tuple[str, ...]) -> None:
+        if not isinstance(value, dict):
+            raise MalformedInputError(path, "form", "a table", type(value).__name__)
+        for name in (*names, *value):
+            if name not in value or name not in names:
+                raise MalformedInputError(
+                    f"{path}/{name}", "closed form", "exactly the known members", "missing or unknown"
+                )
+        self.value, self.path = value, path
+
+    def _bad(self, name: str, expected: str) -> MalformedInputError:
+        return MalformedInputError(f"{self.path}/{name}", "form", expected, repr(self.value[name])[:80])
+
+    def decimal(self, name: str, value: object = None) -> Fraction:
+        found = self.value[name] if value is None else value
+        if isinstance(found, bool) or not isinstance(found, Decimal | int) or not Decimal(found).is_finite():
+            raise self._bad(name, "a number in plain notation")
+        if isinstance(found, Decimal) and abs(int(found.as_tuple().exponent)) > 64:  # noqa: PLR2004 - no 1e2000000
+            raise self._bad(name, "a number of at most 64 digits")
+        return Fraction(found)
+
+    def decimals(self, name: str) -> tuple[Fraction, ...]:
+        found = self.value[name]
+        return tuple(self.decimal(name, item) for item in (found if isinstance(found, list) else [found]))
+
+    def amount(self, name: str) -> Fraction:
+        found = self.decimal(name)
+        if found < 0:
+            raise self._bad(name, "a number from 0")
+        return found
+
+    def integer(self, name: str, least: int = 0) -> int:
+        found = self.value[name]
+        if isinstance(found, bool) or not isinstance(found, int) or found < least:
+            raise self._bad(name, f"an integer from {least}")
+        return found
+
+    def boolean(self, name: str) -> bool:
+        found = self.value[name]
+        if not isinstance(found, bool):
+            raise self._bad(name, "true or false")
+        return found
+
+    def texts(self, name: str, among: tuple[str, ...] = ()) -> tuple[str, ...]:
+        found = self.value[name]
+        if not isinstance(found, list) or not all(isinstance(t, str) and (not among or t in among) for t in found):
+            raise self._bad(name, f"a list of {', '.join(among) or 'strings'}")
+        return tuple(found)
+
+    def text(self, name: str) -> str:
+        found = self.value[name]
+        if not isinstance(found, str):
+            raise self._bad(name, "a string")
+        return found
+
+
+def parse_policy(data: bytes, path: str) -> Policy:
+    """Read ``policy.toml``.
+
+    Raises:
+        MalformedInputError: not TOML, a member missing or unknown, or of another form; the path names it.
+
+    """
+    try:
+        found = tomllib.loads(data.decode(), parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError, ArithmeticError) as error:
+        raise MalformedInputError(path, "policy", "TOML", str(error)) from None
+    names = ("domain", "claims", "records", "freshness", "limits")
+    whole = _Table(found, path, names)
+    tables = dict(zip(names, _tables(whole), strict=True))
+    claims, records, limits = tables["claims"], tables["records"], tables["limits"]
+    encoding = records.text("encoding_sha256")
+    return Policy(
+        domain=Domain(tables["domain"].decimals("lower"), tables["domain"].decimals("upper")),
+        min_forget_radius=claims.amount("min_forget_radius"),
+        min_retained_radius=claims.amount("min_retained_radius"),
+        min_margin=claims.amount("min_margin"),
+        max_delta=claims.amount("max_delta"),
+        required_claims_records=claims.texts("required_for_records", CLAIM_KINDS),
+        required_claims_class=claims.texts("required_for_class", CLAIM_KINDS),
+        arithmetics=claims.texts("arithmetics", (BINARY32, REAL)),
+        permitted_assumptions=claims.texts("permitted_assumptions"),
+        max_conflicts=records.integer("max_conflicts"),
+        max_slab_share=records.amount("max_slab_share"),
+        min_forget_records=records.integer("min_forget_records", 1),
+        min_retain_records=records.integer("min_retain_records", 1),
+        encoding_sha256=None if encoding == "none" else parse_digest(encoding, f"{path}/records/encoding_sha256"),
+        max_age_days=min(tables["freshness"].integer("max_age_days", 1), 10**6),
+        require_challenge=tables["freshness"].boolean("require_challenge"),
+        max_model_bytes=limits.integer("max_model_bytes", 1),
+        max_evidence_bytes=limits.integer("max_evidence_bytes", 1),
+        max_records=limits.integer("max_records", 1),
+    )
+
+
+def _tables(whole: _Table) -> list[_Table]:
+    members = {
+        "domain": ("lower", "upper"),
+        "claims": (
+            "min_forget_radius", "min_retained_radius", "min_margin", "max_delta", "required_for_records",
+            "required_for_class", "arithmetics", "permitted_assumptions",
+        ),
+        "records": (
+            "max_conflicts", "max_slab_share", "min_forget_records", "min_retain_records", "encoding_sha256",
+        ),
+        "freshness": ("max_age_days", "require_challenge"),
+        "limits": ("max_model_bytes", "max_evidence_bytes", "max_records"),
+    }  # fmt: skip
+    return [_Table(whole.value[name], f"{whole.path}/{name}", names) for name, names in members.items()]
