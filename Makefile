@@ -17,7 +17,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench examples clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -67,6 +67,9 @@ coverage: $(STAMP) ## the fast tests with branch coverage of the checker
 
 bench: $(STAMP) ## how the chain scales, on full-size data: DATA=$(DATA)
 	$(BIN)/prune-verify bench chain --data $(DATA)
+
+examples: $(STAMP) ## make certs/examples and patches anew (new keys, new digests)
+	PYTHONPATH=. $(BIN)/python certs/make_examples.py
 
 clean: ## remove what the targets wrote, but not .venv
 	rm -rf demo-out bench-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

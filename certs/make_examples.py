@@ -1,7 +1,7 @@
 """Make the committed examples of ``certs/examples`` and the reference patch of ``patches``: ``make examples``.
 
-The owner's key lives for this run only: the public half is in each trust store. Each folder is whole; those that must not
-verify end in ``_fail``. Whatever is written here comes out of the commands that a user types.
+The owner's key lives for this run only: the public half is in each trust store. Each folder is whole; those that
+must not verify end in ``_fail``. Whatever is written here comes out of the commands that a user types.
 """
 
 from __future__ import annotations

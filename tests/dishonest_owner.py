@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from prune_verify.repair.export import export_patched
-from prune_verify.signing import sign_payload
 
 from prune_verify.checker.__main__ import main as checker_main
 from prune_verify.checker.encoding import canonical_json, sha256_hex
@@ -23,6 +21,8 @@ from prune_verify.checker.verify import Inputs, summary_of, verify
 from prune_verify.cli import run_words
 from prune_verify.measure.datasets import digits
 from prune_verify.measure.training import export_onnx, small_mlp, train
+from prune_verify.repair.export import export_patched
+from prune_verify.signing import sign_payload
 
 FORGOTTEN = (3, 141, 592, 653)
 RETAINED = 400

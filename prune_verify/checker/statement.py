@@ -20,7 +20,6 @@ from prune_verify.checker.encoding import (
     format_decimal,
     format_time,
     parse_decimal,
-    parse_digest,
     parse_json,
 )
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
@@ -317,11 +316,11 @@ def parse_statement(payload: bytes, path: str) -> Statement:
     if len(subjects) != 1:
         raise MalformedInputError(outer.place("subject"), "subject", "one patched network", str(len(subjects)))
     subject = Members(subjects[0], f"{outer.place('subject')}/0", ("name", "digest"))
-    return _predicate(
-        outer.members("predicate", _PREDICATE),
-        subject.text("name"),
-        subject.members("digest", ("sha256",)).digest("sha256"),
-    )
+    predicate = outer.members("predicate", _PREDICATE)
+    digest = subject.members("digest", ("sha256",)).digest("sha256")
+    statement = _predicate(predicate, subject.text("name"), digest)
+    _require_whole(statement, predicate)
+    return statement
 
 
 def _predicate(fields: Members, name: str, sha256: str) -> Statement:
@@ -330,17 +329,14 @@ def _predicate(fields: Members, name: str, sha256: str) -> Statement:
     semantics = fields.members("semantics", ("domain", "arithmetic", "tieRule", "encodingSha256", "opset"))
     semantics.text("tieRule", among=("lowest-index",))
     prover = fields.members("prover", ("name", "version"))
-    environment = fields.members("environment", ("python", "numpy", "onnx", "platform"))
-    claims = fields.items("claims", most=256)
-    measured = fields.items("measurements", most=256)
-    statement = Statement(
+    return Statement(
         patched_name=name,
         patched_sha256=sha256,
         certificate_id=_hex_or_none(fields, "certificateId", least=32, most=32) or "",
         issued_at=fields.time("issuedAt"),
         not_before=fields.time("notBefore"),
         expires_at=fields.time("expiresAt"),
-        supersedes=None if fields.null("supersedes") else fields.digest("supersedes"),
+        supersedes=_digest_or_none(fields, "supersedes"),
         challenge=_hex_or_none(fields, "challenge", least=32, most=128),
         prover=(prover.text("name"), prover.text("version")),
         request_sha256=request.digest("sha256"),
@@ -352,23 +348,31 @@ def _predicate(fields: Members, name: str, sha256: str) -> Statement:
         patch=_patch(fields),
         domain=parse_domain(semantics.raw("domain"), semantics.place("domain")),
         arithmetics=semantics.texts("arithmetic", among=(BINARY32, REAL)),
-        encoding_sha256=None
-        if semantics.null("encodingSha256")
-        else parse_digest(semantics.raw("encodingSha256"), semantics.place("encodingSha256")),
+        encoding_sha256=_digest_or_none(semantics, "encodingSha256"),
         opset=semantics.integer("opset", most=1024),
         forget_set=_commitment(fields, "forgetSet"),
         retain_set=_commitment(fields, "retainSet"),
-        claims=tuple(_claim(item, f"{fields.place('claims')}/{i}") for i, item in enumerate(claims)),
+        claims=tuple(_claim(item, path) for item, path in _listed(fields, "claims")),
         evidence=_evidence(fields),
         assumptions=fields.texts("assumptions"),
         non_claims=fields.texts("nonClaims"),
-        measurements=tuple(
-            _measurement(item, f"{fields.place('measurements')}/{i}") for i, item in enumerate(measured)
-        ),
-        environment=tuple((name, environment.text(name)) for name in ("python", "numpy", "onnx", "platform")),
+        measurements=tuple(_measurement(item, path) for item, path in _listed(fields, "measurements")),
+        environment=_environment(fields),
     )
-    _require_whole(statement, fields)
-    return statement
+
+
+def _digest_or_none(fields: Members, name: str) -> str | None:
+    return None if fields.null(name) else fields.digest(name)
+
+
+def _listed(fields: Members, name: str) -> list[tuple[Json, str]]:
+    return [(item, f"{fields.place(name)}/{place}") for place, item in enumerate(fields.items(name, most=256))]
+
+
+def _environment(fields: Members) -> tuple[tuple[str, str], ...]:
+    names = ("python", "numpy", "onnx", "platform")
+    found = fields.members("environment", names)
+    return tuple((name, found.text(name)) for name in names)
 
 
 def _require_whole(statement: Statement, fields: Members) -> None:

@@ -32,4 +32,4 @@ def owner(records_chain: Owner, tmp_path: Path) -> Owner:
 
 @pytest.fixture
 def class_owner(class_chain: Owner, tmp_path: Path) -> Owner:
-    return class_chain.copy(tmp_path / "chain")
+    return class_chain.copy(tmp_path / "class")

@@ -328,6 +328,8 @@ def test_t18_a_conflict_is_named_and_left_to_the_policy(owner: Owner) -> None:
     assert place.endswith("/conflicts")
     policy = owner.folder / "policy.toml"
     policy.write_text(policy.read_text().replace("max_conflicts = 0", "max_conflicts = 1"))
+    assert owner.verdict().checks[-1].name == "max_slab_share"  # one of 400 is more than the policy's share
+    policy.write_text(policy.read_text().replace("max_slab_share = 0.001", "max_slab_share = 0.01"))
     assert owner.verdict().word == "VERIFIED"
     owner.edit(lambda d: [c.update(conflicts=[]) for c in d["predicate"]["claims"]])
     assert failure(owner.verdict())[:2] == ("REJECTED", "E_PROOF")
@@ -337,11 +339,10 @@ def test_every_byte_of_the_signed_file_counts(owner: Owner) -> None:
     """Each byte changed in turn (and one cut off, and one added) is refused before anything else is read."""
     data = owner.certificate.read_bytes()
     rng = np.random.default_rng(0)
-    from prune_verify.checker.envelope import open_envelope
-    from prune_verify.checker.policy import parse_trust
-
     from prune_verify.checker.encoding import read_file
+    from prune_verify.checker.envelope import open_envelope
     from prune_verify.checker.errors import CheckError
+    from prune_verify.checker.policy import parse_trust
 
     trust = parse_trust(read_file(owner.folder / "trust.json", "trust", 2**20), "trust.json")
     keys, threshold = trust.keys_for("prover", datetime.now(UTC))
