@@ -166,7 +166,7 @@ class Altered(np.ndarray):
     alter: ClassVar[dict] = {}
 
     def __array_ufunc__(self, ufunc, method, *inputs, **keywords):
-        plain = [np.asarray(i) for i in inputs]
+        plain = [np.asarray(i) if isinstance(i, np.ndarray) else i for i in inputs]  # a bare number stays weak
         out = getattr(ufunc, method)(*plain, **keywords)
         if ufunc.__name__ in self.alter and out.dtype == np.float32:
             out = self.alter[ufunc.__name__](plain, out)

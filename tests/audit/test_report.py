@@ -405,6 +405,7 @@ def test_long_values_are_cut_and_say_so():
 @pytest.mark.parametrize(
     ("value", "words"),
     [(10**5000, "a number too large to show"), (True, "yes"), ([], "none"), ({}, "none"), (None, "not stated")],
+    ids=["huge", "true", "empty list", "empty object", "null"],
 )
 def test_odd_values_are_shown(value, words):
     assert words in outline(render_report(with_predicate(semantics={"odd": value}))).text
