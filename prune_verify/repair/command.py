@@ -291,7 +291,7 @@ def _text(work: _Work, patch: Patch, result: RepairResult | None, out: Path) -> 
         more = "" if model.domain.uniform else " (first coordinate)"
         lines.append(
             f"domain {low}..{high}{more}, forget radius {format_decimal(model.radius)}, retained radius "
-            f"{format_decimal(model.retained_radius)}, gap {format_decimal(model.gap)}, cover {model.cover}, "
+            f"{format_decimal(model.retained_radius)}, gap {float(model.distance):g}, cover {model.cover}, "
             f"margin {format_decimal(model.margin)}"
         )
     if isinstance(patch, JointPatch):

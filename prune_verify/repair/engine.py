@@ -166,13 +166,13 @@ def _joined(gates: list[Gate], rows: _Rows, record: int, model: ThreatModel) -> 
 def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -> tuple[Gate, GateSize]:
     """The gate of one record."""
     box = box_around(rows.forgotten[record], model.radius, model.domain)
-    kept = thresholds(box, model.retained_radius, model.gap)
+    kept = thresholds(box, model.retained_radius, model.distance)
     parts: list[tuple[Table, Thresholds]] = [(rows.retain_table, kept)]
     every = np.ones(rows.retain_table.count, dtype=np.bool_)
     needs = [(every, model.cover)]
     others = rows.forget.y != rows.forget.y[record]
     if others.any():
-        parts.append((rows.forget_table, thresholds(box, model.radius, model.gap)))
+        parts.append((rows.forget_table, thresholds(box, model.radius, model.distance)))
         needs.append((others, 1))
     separation = separate(parts)
     chosen = [int(separation.coordinates[place]) for place in cover_greedily(separation, planes_of(needs))]
@@ -183,7 +183,7 @@ def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -
     if minimal is not None:
         chosen, size = _fewest(rows, separation, others, chosen, model, minimal)
     label = int(rows.forget.y[record])
-    return Gate(label, _gamma(len(chosen), model.gap), _intervals(box, chosen), (record,)), size
+    return Gate(label, _gamma(len(chosen), model.distance), _intervals(box, chosen), (record,)), size
 
 
 def _fewest(

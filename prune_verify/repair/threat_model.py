@@ -32,7 +32,8 @@ class ThreatModel:
         domain: where inputs lie.
         radius: of the forget balls (l-infinity).
         retained_radius: of the retained balls.
-        gap: least l1 distance of a retained ball from a box; 1/gap is the slope of the gates.
+        gap: least l1 distance of a retained ball from a box; 1/gap is the slope of the gates. None: 2/5 of the
+            retained radius.
         margin: by which a forgotten label has to lose, in logits.
         delta: family learned: how far a logit may move on a retained ball.
         cover: coordinates that separate each retained record, where there are as many.
@@ -46,18 +47,23 @@ class ThreatModel:
     domain: Domain
     radius: Fraction
     retained_radius: Fraction
-    gap: Fraction
     margin: Fraction = Fraction(1, 10)
     delta: Fraction = Fraction(1, 10)
     cover: int = 2
+    gap: Fraction | None = None
     access: str = "logits"
     disclosure_bits: int | None = None
     arithmetics: tuple[str, ...] = (BINARY32, REAL)
     membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def distance(self) -> Fraction:
+        """The gap, or its default."""
+        return self.retained_radius * 2 / 5 if self.gap is None else self.gap
+
     def __post_init__(self) -> None:
         for name in _AMOUNTS:
-            if getattr(self, name) <= 0:
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 text = f"threat model: {name} is to be above 0, got {float(getattr(self, name)):g}"
                 raise RepairInputError(text)
         if self.cover < 1:
@@ -69,9 +75,9 @@ class ThreatModel:
 
 
 def default_threat_model(domain: Domain) -> ThreatModel:
-    """Radii 0.1 and 0.05 and gap 0.02, each times the width of the narrowest interval of the domain."""
+    """Radii 0.1 and 0.05 times the width of the narrowest interval of the domain."""
     width = min(high - low for low, high in zip(domain.lower, domain.upper, strict=True))
-    return ThreatModel(domain, width / 10, width / 20, width / 50)
+    return ThreatModel(domain, width / 10, width / 20)
 
 
 def _amount(name: str, value: object, path: Path) -> Fraction:
