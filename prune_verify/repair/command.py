@@ -72,7 +72,7 @@ def _rows(records: Records | None) -> LabelledRows:
 def _domain(value: str | None, found: list[Records]) -> Domain:
     """The domain as asked, or [0, 1] when all data lie in it."""
     if value is None:
-        inside = all(float(r.x.min()) >= 0 and float(r.x.max()) <= 1 for r in found)
+        inside = not any((r.x < 0).any() or (r.x > 1).any() for r in found)  # NaN is refused by row later
         if not inside:
             text = (
                 "--domain: not all records lie in [0, 1]: give LO,HI in input units, or a JSON file of lower and upper"
