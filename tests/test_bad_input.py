@@ -215,7 +215,12 @@ def swapped(name: str) -> Callable[[Path], None]:
 CERTIFY = [
     ("no request", lambda f: (f / "request.json").unlink(), 2, ["request.json"]),
     ("a request that is no JSON", file("request.json", b"{"), 2, ["request.json", "JSON"]),
-    ("the patched model swapped", swapped("patched.onnx"), 2, ["patched.onnx", "base and patch.json give the patched network"]),
+    (
+        "the patched model swapped",
+        swapped("patched.onnx"),
+        2,
+        ["patched.onnx", "base and patch.json give the patched network"],
+    ),
     ("the base swapped", swapped("base.onnx"), 2, ["patched.onnx"]),
     ("no patch parameters", lambda f: (f / "patch.json").unlink(), 2, ["patch.json"]),
     ("other records than those repaired", records("forget", x=lambda x: 1 - x), 3, []),

@@ -1,0 +1,147 @@
+"""Trust store and policy: closed forms, exact numbers, keys that count only while they are good."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prune_verify.checker.encoding import canonical_json
+from prune_verify.checker.errors import CheckError, MalformedInputError, SignatureError
+from prune_verify.checker.policy import (
+    ROLES,
+    TrustedKey,
+    TrustStore,
+    default_policy_text,
+    emit_trust,
+    parse_policy,
+    parse_trust,
+)
+from prune_verify.checker.region import Domain
+from prune_verify.signing import public_half
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+YEAR = timedelta(days=365)
+KEY = public_half(Ed25519PrivateKey.from_private_bytes(b"\1" * 32))
+TRUSTED = TrustedKey(KEY, "owner", ("prover",), NOW - YEAR, NOW + YEAR)
+STORE = TrustStore(3, NOW + YEAR, (TRUSTED,), dict.fromkeys(ROLES, 1) | {"witness": 2})
+
+
+def test_parse_of_emit_is_the_identity() -> None:
+    revoked = replace(TRUSTED, revoked=(NOW, "lost"))
+    for store in (STORE, replace(STORE, keys=(revoked,)), replace(STORE, keys=())):
+        assert parse_trust(emit_trust(store), "t") == store
+
+
+def test_keys_of_a_role() -> None:
+    keys, threshold = STORE.keys_for("prover", NOW)
+    assert (list(keys), threshold) == ([KEY.keyid], 1)
+
+
+USELESS = [
+    ("another role", TRUSTED, "auditor", NOW, "none"),
+    ("expired", TRUSTED, "prover", NOW + YEAR * 0 + timedelta(days=364, hours=23), None),
+    ("expired key", replace(TRUSTED, not_after=NOW), "prover", NOW, "expired"),
+    ("not yet valid", replace(TRUSTED, not_before=NOW + timedelta(seconds=1)), "prover", NOW, "not valid before"),
+    ("revoked", replace(TRUSTED, revoked=(NOW, "lost laptop")), "prover", NOW, "lost laptop"),
+    ("revoked later", replace(TRUSTED, revoked=(NOW + timedelta(days=1), "lost")), "prover", NOW, None),
+]
+
+
+@pytest.mark.parametrize(("sentence", "key", "role", "now", "reason"), USELESS, ids=[row[0] for row in USELESS])
+def test_only_good_keys_count(sentence: str, key: TrustedKey, role: str, now: datetime, reason: str | None) -> None:
+    store = replace(STORE, keys=(key,))
+    if reason is None:
+        assert store.keys_for(role, now)[0]
+        return
+    with pytest.raises(SignatureError) as caught:
+        store.keys_for(role, now)
+    assert reason in caught.value.got
+
+
+def test_an_expired_store_trusts_nobody() -> None:
+    with pytest.raises(SignatureError):
+        STORE.keys_for("prover", NOW + YEAR)
+
+
+def test_one_key_under_two_names_is_refused() -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        parse_trust(emit_trust(replace(STORE, keys=(TRUSTED, replace(TRUSTED, name="again")))), "t")
+    assert caught.value.path == "t/keys"
+
+
+TRUST_ROWS = [
+    ("another version", lambda d: d.update(formatVersion=2), "t/formatVersion"),
+    ("a threshold of zero", lambda d: d["roles"]["prover"].update(threshold=0), "t/roles/prover/threshold"),
+    ("an unknown role", lambda d: d["keys"][0].update(roles=["king"]), "t/keys/0/roles"),
+    ("a role missing", lambda d: d["roles"].pop("log"), "t/roles"),
+    ("a key of small order", lambda d: d["keys"][0].update(spki="MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), "t/keys/0/spki"),
+    ("a time without zone", lambda d: d.update(expires="2027-01-01T00:00:00"), "t/expires"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "change", "path"), TRUST_ROWS, ids=[row[0] for row in TRUST_ROWS])
+def test_trust_stores_that_are_refused(sentence: str, change, path: str) -> None:
+    document = json.loads(emit_trust(STORE))
+    change(document)
+    with pytest.raises(CheckError) as caught:
+        parse_trust(canonical_json(document), "t")
+    assert caught.value.path == path
+
+
+def test_the_default_policy() -> None:
+    policy = parse_policy(default_policy_text().encode(), "p")
+    assert policy.domain == Domain((Fraction(0),), (Fraction(1),))
+    assert (policy.min_forget_radius, policy.min_retained_radius) == (Fraction(1, 10), Fraction(1, 20))
+    assert policy.arithmetics == ("ieee754-binary32",)
+    assert (policy.max_conflicts, policy.permitted_assumptions, policy.encoding_sha256) == (0, (), None)
+    assert not policy.permits("z3_unsat:" + "a" * 64)
+
+
+def test_assumptions_are_permitted_by_name_or_by_kind() -> None:
+    text = default_policy_text().replace("permitted_assumptions = []", 'permitted_assumptions = ["z3_unsat:*", "x"]')
+    policy = parse_policy(text.encode(), "p")
+    assert policy.permits("z3_unsat:" + "a" * 64)
+    assert policy.permits("x")
+    assert not policy.permits("cvc5_unsat:" + "a" * 64)
+    assert not policy.permits("xx")
+
+
+POLICY_ROWS = [
+    ("a misspelt demand", "min_margin", "min_marign", "p/claims/min_margin"),
+    ("a demand left out", "min_margin = 0.05", "", "p/claims/min_margin"),
+    ("a radius in words", "min_forget_radius = 0.1", 'min_forget_radius = "0.1"', "p/claims/min_forget_radius"),
+    ("a negative radius", "min_forget_radius = 0.1", "min_forget_radius = -0.1", "p/claims/min_forget_radius"),
+    ("an infinite delta", "max_delta = 0.1", "max_delta = inf", "p/claims/max_delta"),
+    ("a number of a million digits", "max_delta = 0.1", "max_delta = 1e2000000", "p/claims/max_delta"),
+    ("an unknown claim", '"locality"]', '"vitality"]', "p/claims/required_for_records"),
+    ("an unknown arithmetic", '"ieee754-binary32"]', '"bfloat16"]', "p/claims/arithmetics"),
+    ("a boolean count", "max_conflicts = 0", "max_conflicts = false", "p/records/max_conflicts"),
+    ("no record demanded", "min_retain_records = 100", "min_retain_records = 0", "p/records/min_retain_records"),
+    ("an upper-case digest", '"none"', '"' + "AB" * 32 + '"', "p/records/encoding_sha256"),
+    ("an empty domain", "upper = 1", "upper = 0", "domain/0"),
+    ("a challenge in words", "require_challenge = false", 'require_challenge = "no"', "p/freshness/require_challenge"),
+    ("not TOML", "[limits]", "[limits", "p"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "old", "new", "path"), POLICY_ROWS, ids=[row[0] for row in POLICY_ROWS])
+def test_policies_that_are_refused(sentence: str, old: str, new: str, path: str) -> None:
+    text = default_policy_text()
+    assert old in text
+    with pytest.raises(MalformedInputError) as caught:
+        parse_policy(text.replace(old, new, 1).encode(), "p")
+    assert caught.value.path in {path, path.replace("min_margin", "min_marign")}
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_any_bytes_give_a_result_or_a_check_error(data: bytes) -> None:
+    for parse in (parse_policy, parse_trust):
+        with pytest.raises(CheckError):
+            parse(data, "p")
