@@ -125,7 +125,7 @@ def _inspect(options: argparse.Namespace) -> Result:
 
 
 def _verify(options: argparse.Namespace) -> Result:
-    verdict = run_verify(options)
+    verdict = run_verify(options, _say(options) if sys.stderr.isatty() else lambda _: None)
     if options.report:
         from prune_verify.audit.report_command import report_of_verification
 

@@ -219,7 +219,7 @@ def _trained(work: _Work, options: argparse.Namespace, progress: Progress) -> Pa
             hidden=max(24, 6 * len(forget.y)),
             seed=options.seed,
         ),
-        progress=lambda what, share: progress(what, int(1000 * share), 1000),
+        progress=lambda _what, share: progress("training", int(1000 * share), 1000),
     )
     short = np.flatnonzero(found.forget_margins < float(model.margin))
     moved = np.flatnonzero(found.changes > float(model.delta))
