@@ -139,6 +139,7 @@ class _Chain:
         text = text.replace("max_conflicts = 0", "max_conflicts = 1000000")
         for name in ("min_forget_radius = 0.1", "min_retained_radius = 0.05"):
             text = text.replace(name, name.split("=")[0] + "= 0.001")
+        text = text.replace("max_already_wrong_share = 0.1", "max_already_wrong_share = 1")
         policy.write_text(text.replace("max_slab_share = 0.001", "max_slab_share = 1"))
 
     def _others(self, task: Task, order: Labels, forget: int, retain: int) -> Labels:

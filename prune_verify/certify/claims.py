@@ -12,8 +12,8 @@ from prune_verify.certify.elaborate import prove_forget, prove_retain_close
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.patch import JointPatch
-from prune_verify.checker.request import Request
 from prune_verify.checker.statement import ClaimStatement, Counts
+from prune_verify.request import Request
 
 __all__ = ["Decided", "claims_of", "decide_all", "statement_of"]
 
@@ -30,7 +30,7 @@ class Decided:
     proof: bytes | None = None
 
 
-def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | None) -> Iterator[Claim]:
+def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | None, *, gates: bool) -> Iterator[Claim]:
     """The claims of one kind in the first arithmetic."""
     arithmetic = request.arithmetics[0]
     match kind:
@@ -47,7 +47,7 @@ def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | No
                 yield Claim(kind, arithmetic, method, label=label, margin=request.margin)
         case "retain_other_labels":
             for label in request.classes:
-                yield Claim(kind, arithmetic, method, label=label)
+                yield Claim(kind, arithmetic, method, label=label, outside_supports=gates)
 
 
 def claims_of(request: Request, problem: Problem) -> list[Claim]:
@@ -61,11 +61,12 @@ def claims_of(request: Request, problem: Problem) -> list[Claim]:
     if patch is None:
         text = "patch.json is needed: beside the patched network, or named with --patch"
         raise CertifyInputError(text)
-    structural = isinstance(patch, JointPatch)
+    method = "structural" if isinstance(patch, JointPatch) else "relaxation"
+    gates = isinstance(patch, JointPatch) and bool(patch.gates)
     logits = patch.allowed if isinstance(patch, JointPatch) and patch.forgotten_classes else None
     found = []
     for kind in request.claims:
-        for claim in _each(kind, request, "structural" if structural else "relaxation", logits):
+        for claim in _each(kind, request, method, logits, gates=gates):
             found += [replace(claim, arithmetic=arithmetic) for arithmetic in request.arithmetics]
     return found
 

@@ -15,7 +15,7 @@ from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.records import Records, check_against, load_records
-from prune_verify.checker.request import Request, parse_request
+from prune_verify.request import Request, parse_request
 
 __all__ = ["certify_command"]
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from prune_verify.checker.claim import Problem
 from prune_verify.checker.patch import JointPatch
-from prune_verify.checker.request import Request
 from prune_verify.checker.statement import Measurement
+from prune_verify.request import Request
 
 __all__ = ["CrossCheck", "cross_check"]
 

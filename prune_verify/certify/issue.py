@@ -33,7 +33,6 @@ from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch_json import PatchFile, parse_patch
 from prune_verify.checker.records import Records, canonical_records
-from prune_verify.checker.request import Request
 from prune_verify.checker.statement import (
     NON_CLAIMS,
     Evidence,
@@ -42,6 +41,7 @@ from prune_verify.checker.statement import (
     emit_statement,
 )
 from prune_verify.checker.verify import summary_of
+from prune_verify.request import Request
 
 __all__ = ["Issued", "Sources", "issue"]
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from prune_verify.checker.encoding import format_decimal
 from prune_verify.checker.policy import ROLES, TrustedKey, TrustStore, emit_trust
-from prune_verify.checker.request import Request
+from prune_verify.request import Request
 from prune_verify.signing import public_half, sign_payload
 
 __all__ = ["self_check_files"]
@@ -36,6 +36,7 @@ permitted_assumptions = ["z3_unsat:*"]
 [records]
 max_conflicts = 1000000000
 max_slab_share = 1
+max_already_wrong_share = 1
 min_forget_records = 1
 min_retain_records = 1
 encoding_sha256 = "{encoding}"

@@ -24,8 +24,18 @@ from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.patch import JointPatch, LearnedPatch, Patch, build
 from prune_verify.checker.region import Domain
 
-__all__ = ["Claim", "LabelledRows", "Outcome", "Problem", "decide"]
+__all__ = ["CLAIM_KINDS", "REQUEST_KINDS", "Claim", "LabelledRows", "Outcome", "Problem", "decide"]
 
+REQUEST_KINDS = ("records", "class", "records+class")
+CLAIM_KINDS = (
+    "forget",
+    "retain_exact",
+    "retain_label",
+    "retain_close",
+    "locality",
+    "forget_class",
+    "retain_other_labels",
+)
 ARITHMETICS = (rules.BINARY32, rules.REAL)
 _BATCH = 4096
 Bools = npt.NDArray[np.bool_]
@@ -45,6 +55,7 @@ class Claim:
         label: the class of FC and RC*.
         delta: of RC.
         logits: the logits that RX and L speak of; None for all.
+        outside_supports: RC* beside gates speaks of the domain outside their supports, and not of all inputs.
 
     """
 
@@ -56,6 +67,7 @@ class Claim:
     label: int | None = None
     delta: Fraction | None = None
     logits: tuple[int, ...] | None = None
+    outside_supports: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,6 +284,9 @@ def _retain_exact(problem: Problem, claim: Claim) -> Outcome:
 def _retain_label(problem: Problem, claim: Claim) -> Outcome:
     """RL: where all gates are closed; else where the base answers none of the labels with an open gate (by a bound)."""
     patch = _require_logits(problem, claim)
+    if patch.forgotten_classes:  # the base may answer a forgotten class somewhere on the ball
+        got = str(patch.forgotten_classes)
+        raise ProofError("claim retain_label", "labels of balls stay where no class is forgotten", "no class", got)
     separation = problem.separation("retain", _radius(claim), claim.arithmetic)
     kept = separation.closed.copy()
     for record in np.flatnonzero(~kept):
@@ -316,6 +331,9 @@ def _retain_other_labels(problem: Problem, claim: Claim) -> Outcome:
     if claim.label not in patch.forgotten_classes:
         got = str(claim.label)
         raise ProofError("claim retain_other_labels/label", "a forgotten class", str(patch.forgotten_classes), got)
+    if claim.outside_supports != bool(patch.gates):  # gates redirect other labels inside their supports
+        expected = "domain-outside-supports" if patch.gates else "all-inputs"
+        raise ProofError("claim retain_other_labels/quantifier", "reach of the claim", expected, "the other one")
     return Outcome(1, 1)
 
 

@@ -132,24 +132,26 @@ class Block:
 
     Args:
         gates: indices into ``JointPatch.gates``.
-        coordinates: [slots, gates]; ``n + j`` reads -x_j for an input of n numbers.
-        edges: float32 [slots, gates]; a literal is violated by ``value - edge`` when that is positive.
+        coordinates: [slots, gates]: the x_j that each literal reads.
+        signs: float32 [slots, gates] of 1 and -1, or None where all are 1.
+        edges: float32 [slots, gates]; a literal is violated by ``sign x - edge`` when that is positive.
 
     """
 
     gates: tuple[int, ...]
     coordinates: npt.NDArray[np.int64]
+    signs: npt.NDArray[np.float32] | None
     edges: npt.NDArray[np.float32]
 
 
-def _literals(gate: Gate, size: int) -> list[tuple[int, np.float32]]:
-    """The gate's half-spaces as (coordinate, edge): lows read the negated input, and negation is exact."""
-    highs = [(i.coordinate, i.high) for i in gate.intervals if i.high is not None]
-    lows = [(size + i.coordinate, np.float32(-i.low)) for i in gate.intervals if i.low is not None]
+def _literals(gate: Gate) -> list[tuple[int, float, np.float32]]:
+    """The gate's half-spaces as (coordinate, sign, edge): a lower edge is an upper one on -x, and negation is exact."""
+    highs = [(i.coordinate, 1.0, i.high) for i in gate.intervals if i.high is not None]
+    lows = [(i.coordinate, -1.0, np.float32(-i.low)) for i in gate.intervals if i.low is not None]
     return highs + lows
 
 
-def blocks(patch: JointPatch, size: int) -> list[Block]:
+def blocks(patch: JointPatch) -> list[Block]:
     """The gates sorted by their number of literals and cut into blocks, padded within a block only."""
     order = sorted(range(len(patch.gates)), key=lambda g: (patch.gates[g].literals, g))
     result = []
@@ -157,11 +159,13 @@ def blocks(patch: JointPatch, size: int) -> list[Block]:
         chosen = order[start : start + BLOCK_GATES]
         slots = patch.gates[chosen[-1]].literals
         coordinates = np.zeros((slots, len(chosen)), dtype=np.int64)
+        signs = np.ones((slots, len(chosen)), dtype=np.float32)
         edges = np.full((slots, len(chosen)), NEVER_VIOLATED, dtype=np.float32)
         for column, index in enumerate(chosen):
-            for slot, (coordinate, edge) in enumerate(_literals(patch.gates[index], size)):
-                coordinates[slot, column], edges[slot, column] = coordinate, edge
-        result.append(Block(tuple(chosen), coordinates, edges))
+            for slot, literal in enumerate(_literals(patch.gates[index])):
+                coordinates[slot, column], signs[slot, column], edges[slot, column] = literal
+        mixed = bool((signs < 0).any())
+        result.append(Block(tuple(chosen), coordinates, signs if mixed else None, edges))
     return result
 
 
@@ -210,16 +214,13 @@ class _Builder:
 def _closedness(new: _Builder, patch: JointPatch) -> int:
     """Nodes of the gates: the value o [labels in A], exactly 1 where all gates of the label are closed."""
     source = new.flat(0)
-    (size,) = new.shape(source)
-    gate_blocks = blocks(patch, size)
-    if any(i.low is not None for g in patch.gates for i in g.intervals):
-        negated = new.add("Mul", [source, new.constant(-1.0)], (size,))
-        source = new.add("Concat", [source, negated], (2 * size,), axis=(0,))
     parts: list[int] = []
     order: list[int] = []
-    for block in gate_blocks:
+    for block in blocks(patch):
         shape = block.edges.shape
         gathered = new.gather(source, block.coordinates)
+        if block.signs is not None:
+            gathered = new.add("Mul", [gathered, new.constant(block.signs)], shape)
         above = new.add("Sub", [gathered, new.constant(block.edges)], shape)
         violated = new.add("Relu", [above], shape)
         parts.append(new.add("ReduceSum", [violated], shape[1:], axes=(0,), keepdims=(0,)))

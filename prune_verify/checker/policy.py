@@ -15,6 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
+from prune_verify.checker.claim import CLAIM_KINDS
 from prune_verify.checker.encoding import (
     Json,
     Members,
@@ -27,7 +28,6 @@ from prune_verify.checker.encoding import (
 from prune_verify.checker.envelope import PublicKey, load_public_key
 from prune_verify.checker.errors import MalformedInputError, SignatureError, UnsupportedVersionError
 from prune_verify.checker.region import Domain
-from prune_verify.checker.request import CLAIM_KINDS
 from prune_verify.checker.rules import BINARY32, REAL
 
 __all__ = [
@@ -209,6 +209,7 @@ class Policy:
     permitted_assumptions: tuple[str, ...]
     max_conflicts: int
     max_slab_share: Fraction
+    max_already_wrong_share: Fraction
     min_forget_records: int
     min_retain_records: int
     encoding_sha256: str | None
@@ -245,6 +246,7 @@ permitted_assumptions = []       # such as "z3_unsat:*"; each is printed with th
 [records]
 max_conflicts = 0                # retained records inside a support; they are listed by index
 max_slab_share = 0.001           # their share of the retained set
+max_already_wrong_share = 0.1    # share of the forget set that the base does not answer with its label anyway
 min_forget_records = 1
 min_retain_records = 100
 encoding_sha256 = "none"         # digest of the encoding of tabular records
@@ -352,6 +354,7 @@ def parse_policy(data: bytes, path: str) -> Policy:
         permitted_assumptions=claims.texts("permitted_assumptions"),
         max_conflicts=records.integer("max_conflicts"),
         max_slab_share=records.amount("max_slab_share"),
+        max_already_wrong_share=records.amount("max_already_wrong_share"),
         min_forget_records=records.integer("min_forget_records", 1),
         min_retain_records=records.integer("min_retain_records", 1),
         encoding_sha256=None if encoding == "none" else parse_digest(encoding, f"{path}/records/encoding_sha256"),
@@ -371,7 +374,8 @@ def _tables(whole: _Table) -> list[_Table]:
             "required_for_class", "arithmetics", "permitted_assumptions",
         ),
         "records": (
-            "max_conflicts", "max_slab_share", "min_forget_records", "min_retain_records", "encoding_sha256",
+            "max_conflicts", "max_slab_share", "max_already_wrong_share", "min_forget_records", "min_retain_records",
+            "encoding_sha256",
         ),
         "freshness": ("max_age_days", "require_challenge"),
         "limits": ("max_model_bytes", "max_evidence_bytes", "max_records"),

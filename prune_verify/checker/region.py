@@ -16,9 +16,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from prune_verify.checker.encoding import Json, Members, format_decimal, parse_decimal
 from prune_verify.checker.errors import MalformedInputError, PolicyError
 
-__all__ = ["Domain", "float64_not_above", "float64_not_below", "require_radius"]
+__all__ = ["Domain", "domain_json", "float64_not_above", "float64_not_below", "parse_domain", "require_radius"]
 
 _LEAST_ULPS = 4
 
@@ -130,3 +131,25 @@ def require_radius(path: str, radius: Fraction, records: npt.NDArray[np.float32]
         raise PolicyError(
             path, "radius of at least 4 ulp of the records", f"at least {float(ulps):g}", f"{float(radius):g}"
         )
+
+
+def domain_json(domain: Domain) -> Json:
+    """A domain as in files: one decimal for all coordinates, or one per coordinate."""
+    lower, upper = [format_decimal(v) for v in domain.lower], [format_decimal(v) for v in domain.upper]
+    return {"lower": lower[0], "upper": upper[0]} if domain.uniform else {"lower": list(lower), "upper": list(upper)}
+
+
+def parse_domain(value: Json, path: str) -> Domain:
+    """Read a domain.
+
+    Raises:
+        MalformedInputError: not of the form, or an empty interval.
+
+    """
+    fields = Members(value, path, ("lower", "upper"))
+    ends: list[tuple[Fraction, ...]] = []
+    for name in ("lower", "upper"):
+        raw = fields.raw(name)
+        listed = raw if isinstance(raw, list) else [raw]
+        ends.append(tuple(parse_decimal(item, fields.place(name)) for item in listed))
+    return Domain(*ends)

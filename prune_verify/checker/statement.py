@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
-from prune_verify.checker.claim import Claim
+from prune_verify.checker.claim import CLAIM_KINDS, REQUEST_KINDS, Claim
 from prune_verify.checker.encoding import (
     Json,
     Members,
@@ -23,8 +23,7 @@ from prune_verify.checker.encoding import (
     parse_json,
 )
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
-from prune_verify.checker.region import Domain
-from prune_verify.checker.request import CLAIM_KINDS, KINDS, domain_json, parse_domain
+from prune_verify.checker.region import Domain, domain_json, parse_domain
 from prune_verify.checker.rules import BINARY32, REAL
 
 __all__ = [
@@ -59,14 +58,15 @@ _CLAIM = (
     "counts", "conflicts", "unknowns", "alreadyWrong",
 )  # fmt: skip
 _COUNTS = ("total", "proved", "provedByBound", "refuted", "unknown", "conflict", "alreadyWrong")
+OUTSIDE = "domain-outside-supports"
 _QUANTIFIERS = {
-    "forget": "each-forget-record",
-    "retain_exact": "each-retained-record",
-    "retain_label": "each-retained-record",
-    "retain_close": "each-retained-record",
-    "locality": "domain",
-    "forget_class": "all-inputs",
-    "retain_other_labels": "all-inputs",
+    "forget": ("each-forget-record",),
+    "retain_exact": ("each-retained-record",),
+    "retain_label": ("each-retained-record",),
+    "retain_close": ("each-retained-record",),
+    "locality": (OUTSIDE,),
+    "forget_class": ("all-inputs",),
+    "retain_other_labels": ("all-inputs", OUTSIDE),
 }
 
 
@@ -208,7 +208,7 @@ def _pairs(fields: Members, name: str) -> tuple[tuple[int, int], ...]:
 def _claim(value: Json, path: str) -> ClaimStatement:
     fields = Members(value, path, _CLAIM)
     kind = fields.text("kind", among=CLAIM_KINDS)
-    fields.text("quantifier", among=(_QUANTIFIERS[kind],))
+    reach = fields.text("quantifier", among=_QUANTIFIERS[kind])
     claim = Claim(
         kind=kind,
         arithmetic=fields.text("arithmetic", among=(BINARY32, REAL)),
@@ -218,6 +218,7 @@ def _claim(value: Json, path: str) -> ClaimStatement:
         label=None if fields.null("label") else fields.integer("label", most=2**16),
         delta=_decimal_or_none(fields, "delta"),
         logits=None if fields.null("logits") else fields.integers("logits"),
+        outside_supports=kind == "retain_other_labels" and reach == OUTSIDE,
     )
     said = fields.members("counts", _COUNTS)
     return ClaimStatement(
@@ -340,7 +341,7 @@ def _predicate(fields: Members, name: str, sha256: str) -> Statement:
         challenge=_hex_or_none(fields, "challenge", least=32, most=128),
         prover=(prover.text("name"), prover.text("version")),
         request_sha256=request.digest("sha256"),
-        request_kind=request.text("kind", among=KINDS),
+        request_kind=request.text("kind", among=REQUEST_KINDS),
         request_reference=request.text("reference"),
         base_name=model.text("name"),
         base_sha256=model.digest("sha256"),
@@ -410,7 +411,7 @@ def _emitted_claim(item: ClaimStatement) -> Json:
         "id": item.id,
         "kind": claim.kind,
         "arithmetic": claim.arithmetic,
-        "quantifier": _QUANTIFIERS[claim.kind],
+        "quantifier": OUTSIDE if claim.outside_supports else _QUANTIFIERS[claim.kind][0],
         "method": claim.method,
         "region": region,
         **decimals,

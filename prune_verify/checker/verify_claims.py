@@ -139,6 +139,10 @@ def _phrase(item: ClaimStatement) -> str:
         parts.append(f"delta {format_decimal(claim.delta)}")
     if claim.label is not None:
         parts.append(f"class {claim.label}")
+    if claim.logits is not None:
+        parts.append(f"logits {', '.join(str(j) for j in claim.logits)}")
+    if claim.outside_supports:
+        parts.append("outside the supports of gates")
     return " ".join(parts)
 
 
@@ -172,7 +176,9 @@ def _compare(item: ClaimStatement, outcome: Outcome) -> None:
 def _note(run: Run, item: ClaimStatement, outcome: Outcome) -> None:
     """The claim's line, its counts, and what it rests on."""
     counts, claim = item.counts, item.claim
-    region = "all inputs" if claim.kind in ("forget_class", "retain_other_labels") else "domain"
+    region = "all inputs" if claim.kind in ("forget_class", "retain_other_labels") else "domain outside the supports"
+    if claim.outside_supports:
+        region = "domain outside the supports"
     if claim.radius is not None:
         region = f"ball linf {format_decimal(claim.radius)}"
     run.claims.append(
@@ -213,6 +219,7 @@ def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: 
         outcome = outcomes.get(item.id)
         if outcome is not None:
             _require_few_conflicts(policy, item, outcome)
+            _require_newly_forgotten(policy, item, outcome)
     if BINARY32 not in policy.arithmetics:
         run.open("arithmetic", "UNDECIDED", "the policy asks for real arithmetic only (T27)", "E_ARITHMETIC")
     for name in run.assumptions:
@@ -230,14 +237,11 @@ def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: 
 def _require_kinds(policy: Policy, statement: Statement) -> None:
     """Every kind of claim that the policy demands for this request stands there, in each arithmetic it demands."""
     demanded: list[tuple[str, int | None]] = []
+    _require_kind(statement)
     if "records" in statement.request_kind:
         demanded += [(kind, None) for kind in policy.required_claims_records]
     if "class" in statement.request_kind:
         classes = statement.patch.forgotten_classes if statement.patch else ()
-        if not classes:
-            raise PolicyError(
-                "predicate/patch/forgottenClasses", "class request", "at least one forgotten class", "none"
-            )
         demanded += [(kind, label) for kind in policy.required_claims_class for label in classes]
     if not demanded:
         raise PolicyError(
@@ -249,6 +253,20 @@ def _require_kinds(policy: Policy, statement: Statement) -> None:
             if (kind, label, arithmetic) not in standing:
                 wanted = f"{kind} in {arithmetic}" + ("" if label is None else f" for class {label}")
                 raise PolicyError("predicate/claims", "claim that the policy demands", wanted, "no such claim")
+
+
+def _require_kind(statement: Statement) -> None:
+    """The patch does what the request is said to be for, and nothing else: no class by the way, no gate by the way."""
+    patch, path = statement.patch, "predicate/request/kind"
+    if patch is None:
+        return
+    classes, gates = patch.forgotten_classes, patch.gates
+    if ("class" in statement.request_kind) != bool(classes):
+        raise PolicyError(
+            path, "request that fits the patch", f"forgotten classes {list(classes)}", statement.request_kind
+        )
+    if statement.request_kind == "class" and gates:
+        raise PolicyError(path, "request that fits the patch", f"{gates} gates of records", statement.request_kind)
 
 
 def _require_strength(policy: Policy, item: ClaimStatement, problem: Problem) -> None:
@@ -279,3 +297,12 @@ def _require_few_conflicts(policy: Policy, item: ClaimStatement, outcome: Outcom
         raise PolicyError(
             path, "max_slab_share", f"at most {float(policy.max_slab_share):g}", f"{count / outcome.total:g}"
         )
+
+
+def _require_newly_forgotten(policy: Policy, item: ClaimStatement, outcome: Outcome) -> None:
+    """T16, T26: to forget what the base never answered is no forgetting; wrong labels would make it look like one."""
+    share = Fraction(len(outcome.already_wrong), outcome.total)
+    if share > policy.max_already_wrong_share:
+        path = f"predicate/claims/{item.id}/alreadyWrong"
+        most = f"at most {float(policy.max_already_wrong_share):g}"
+        raise PolicyError(path, "max_already_wrong_share", most, f"{float(share):g}")

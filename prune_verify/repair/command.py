@@ -23,12 +23,12 @@ from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.patch import JointPatch, Patch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
 from prune_verify.checker.records import Records, check_against, duplicates_between, load_records
-from prune_verify.checker.region import Domain, require_radius
-from prune_verify.checker.request import Request, domain_json, emit_request, parse_domain
+from prune_verify.checker.region import Domain, domain_json, parse_domain, require_radius
 from prune_verify.repair.engine import RepairResult, repair_box, repair_class_cap
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
 from prune_verify.repair.export import export_patched
 from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
+from prune_verify.request import Request, emit_request
 
 __all__ = ["repair_command"]
 

@@ -25,6 +25,7 @@ __all__ = ["export_patched"]
 _AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
 _BROADCAST_EXTREMES = 8
 _INITIALISERS_ARE_INPUTS = 4  # below this IR version
+_ROW_RANK = 2  # [batch, numbers]
 _PREFIX = "prune_verify/"
 
 
@@ -61,6 +62,12 @@ class _Graph:
         self.graph.node.append(helper.make_node(op, list(inputs), [output], output, **attributes))  # type: ignore[arg-type] # attributes
         return output
 
+    def rows(self, source: str) -> str:
+        """The input as [batch, numbers]; no node where it has that form."""
+        declared = next(value for value in self.graph.input if value.name == source)
+        rank = len(declared.type.tensor_type.shape.dim)
+        return source if rank == _ROW_RANK else self.add("Flatten", [source], axis=1)
+
     def reduce(self, op: str, value: str, axis: int, *, keep: bool) -> str:
         """ReduceSum or ReduceMax over one axis, in the form of the opset."""
         if self.opset >= _AXES_AS_INPUT[op]:
@@ -68,15 +75,15 @@ class _Graph:
         return self.add(op, [value], axes=[axis], keepdims=int(keep))
 
 
-def _closedness(graph: _Graph, patch: JointPatch, source: str, size: int) -> str:
+def _closedness(graph: _Graph, patch: JointPatch, source: str) -> str:
     """The value o, [batch, labels in A]."""
-    columns = graph.add("Transpose", [graph.add("Flatten", [source], axis=1)], perm=[1, 0])
-    if any(i.low is not None for g in patch.gates for i in g.intervals):
-        columns = graph.add("Concat", [columns, graph.add("Mul", [columns, graph.constant(-1.0)])], axis=0)
+    columns = graph.add("Transpose", [graph.rows(source)], perm=[1, 0])
     parts: list[str] = []
     order: list[int] = []
-    for block in blocks(patch, size):
+    for block in blocks(patch):
         gathered = graph.add("Gather", [columns, graph.constant(block.coordinates, np.int64)], axis=0)
+        if block.signs is not None:
+            gathered = graph.add("Mul", [gathered, graph.constant(block.signs[:, :, np.newaxis])])
         above = graph.add("Sub", [gathered, graph.constant(block.edges[:, :, np.newaxis])])
         parts.append(graph.reduce("ReduceSum", graph.add("Relu", [above]), 0, keep=False))
         order += block.gates
@@ -92,10 +99,10 @@ def _closedness(graph: _Graph, patch: JointPatch, source: str, size: int) -> str
     return graph.add("Relu", [total])
 
 
-def _record_head(graph: _Graph, patch: JointPatch, source: str, size: int, logits: str) -> str:
+def _record_head(graph: _Graph, patch: JointPatch, source: str, logits: str) -> str:
     """N' of the labels in A, [batch, labels in A]."""
     width = len(patch.allowed)
-    closed = _closedness(graph, patch, source, size)
+    closed = _closedness(graph, patch, source)
     opened = graph.add("Sub", [graph.constant(1.0), closed])
     lowered = graph.add("Sub", [logits, graph.add("Mul", [opened, graph.constant(patch.shift)])])
     others = np.array([[j for j in range(width) if j != y] for y in range(width)], dtype=np.int64)
@@ -122,19 +129,19 @@ def _class_head(graph: _Graph, patch: JointPatch, logits: str, allowed: str) -> 
 
 def _learned(graph: _Graph, patch: LearnedPatch, source: str, logits: str) -> str:
     """N + P, [batch, labels]."""
-    value = graph.add("Flatten", [source], axis=1)
+    value = graph.rows(source)
     for place, (weight, bias) in enumerate(patch.layers):
         value = graph.add("Relu", [value]) if place else value
         value = graph.add("Gemm", [value, graph.constant(weight), graph.constant(bias)], transB=1)
     return graph.add("Add", [logits, value])
 
 
-def _joint(graph: _Graph, patch: JointPatch, source: str, size: int, logits: str) -> str:
+def _joint(graph: _Graph, patch: JointPatch, source: str, logits: str) -> str:
     allowed = logits
     if patch.forgotten_classes:
         allowed = graph.add("Gather", [logits, graph.constant(patch.allowed, np.int64)], axis=1)
     if patch.gates:
-        allowed = _record_head(graph, patch, source, size, allowed)
+        allowed = _record_head(graph, patch, source, allowed)
     return _class_head(graph, patch, logits, allowed) if patch.forgotten_classes else allowed
 
 
@@ -177,8 +184,7 @@ def export_patched(base_bytes: bytes, base: LoadedModel, patch: Patch) -> bytes:
     if isinstance(patch, LearnedPatch):
         output = _learned(graph, patch, base.input_name, logits)
     else:
-        size = int(np.prod(base.network.input_shape))
-        output = _joint(graph, patch, base.input_name, size, logits)
+        output = _joint(graph, patch, base.input_name, logits)
     if len(base.network.output_shape) == 1:
         graph.graph.node[-1].output[0] = base.output_name
     else:

@@ -219,6 +219,23 @@ def test_t21_weights_that_overflow_in_float32(owner: Owner) -> None:
     assert "Linear" in path or "node" in path
 
 
+def test_t26_records_under_labels_that_the_base_never_answered(owner: Owner) -> None:
+    """The owner relabels the forget set, so that the suppressed labels are not the ones that the network answers."""
+    import tests.dishonest_owner as chain
+
+    path = owner.folder / "forget.npz"
+    forget = np.load(path)
+    np.savez(path, x=forget["x"], y=(forget["y"] + 1) % 10)
+    for name in ("owner.key", "owner.pub", "trust.json", "policy.toml", "a.unlearn.json"):
+        (owner.folder / name).unlink()
+    chain.honest(owner.folder)
+    assert failure(owner.verdict()) == ("REJECTED", "E_POLICY", "predicate/claims/C1/alreadyWrong")
+    owner.edit(
+        lambda d: [c.update(alreadyWrong=[]) or c["counts"].update(alreadyWrong=0) for c in d["predicate"]["claims"]]
+    )
+    assert failure(owner.verdict()) == ("REJECTED", "E_PROOF", "predicate/claims/C1/counts")
+
+
 # --- data ---
 
 
@@ -296,6 +313,10 @@ CLASS_STATEMENTS = [
     ("FC with a margin above tau", lambda d: [c.update(margin="7") for c in d["predicate"]["claims"] if c["kind"] == "forget_class"], "E_PROOF", "claim/margin"),
     ("RX of the forgotten class's own logit", lambda d: [c.update(logits=None) for c in d["predicate"]["claims"] if c["kind"] == "retain_exact"], "E_PROOF", "claim retain_exact/logits"),
     ("no FC", drop(kind="forget_class"), "E_POLICY", "predicate/claims"),
+    ("RC* for all inputs beside gates", lambda d: [c.update(quantifier="all-inputs") for c in d["predicate"]["claims"] if c["kind"] == "retain_other_labels"], "E_PROOF", "claim retain_other_labels/quantifier"),
+    ("RL although a class is forgotten", lambda d: [c.update(kind="retain_label") for c in d["predicate"]["claims"] if c["kind"] == "retain_exact"], "E_PROOF", "claim retain_label"),
+    ("a class forgotten by the way", member("predicate/request/kind", "records"), "E_POLICY", "predicate/request/kind"),
+    ("gates by the way", member("predicate/request/kind", "class"), "E_POLICY", "predicate/request/kind"),
     ("no RC*", drop(kind="retain_other_labels"), "E_POLICY", "predicate/claims"),
 ]  # fmt: skip
 

@@ -115,6 +115,7 @@ ROWS = [
     ("non-claims left out", at("predicate/nonClaims", []), MalformedInputError, f"{P}/nonClaims"),
     ("a claim of an unknown kind", at("predicate/claims/0/kind", "erase"), MalformedInputError, f"{P}/claims/0/kind"),
     ("another quantifier", at("predicate/claims/0/quantifier", "domain"), MalformedInputError, f"{P}/claims/0/quantifier"),
+    ("locality for all inputs", at("predicate/claims/0/kind", "locality"), MalformedInputError, f"{P}/claims/0/quantifier"),
     ("a claim by fiat", at("predicate/claims/0/method", "trust"), MalformedInputError, f"{P}/claims/0/method"),
     ("another norm", at("predicate/claims/0/region/norm", "l2"), MalformedInputError, f"{P}/claims/0/region/norm"),
     ("a negative count", at("predicate/claims/0/counts/proved", -1), MalformedInputError, f"{P}/claims/0/counts/proved"),

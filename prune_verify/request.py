@@ -9,33 +9,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 
+from prune_verify.checker.claim import CLAIM_KINDS, REQUEST_KINDS
 from prune_verify.checker.encoding import (
-    Json,
     Members,
     canonical_json,
     format_decimal,
     format_time,
-    parse_decimal,
     parse_digest,
     parse_json,
 )
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
-from prune_verify.checker.region import Domain
+from prune_verify.checker.region import Domain, domain_json, parse_domain
 from prune_verify.checker.rules import BINARY32, REAL
 
-__all__ = ["CLAIM_KINDS", "KINDS", "Request", "domain_json", "emit_request", "parse_domain", "parse_request"]
+__all__ = ["Request", "emit_request", "parse_request"]
 
 FORMAT_VERSION = 1
-KINDS = ("records", "class", "records+class")
-CLAIM_KINDS = (
-    "forget",
-    "retain_exact",
-    "retain_label",
-    "retain_close",
-    "locality",
-    "forget_class",
-    "retain_other_labels",
-)
 _NAMES = (
     "formatVersion", "kind", "reference", "receivedAt", "labels", "classes", "domain", "radius", "retainedRadius",
     "margin", "cover", "delta", "arithmetic", "tieRule", "claims", "encodingSha256", "membershipAcceptance",
@@ -82,28 +71,6 @@ class Request:
     membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
 
 
-def domain_json(domain: Domain) -> Json:
-    """A domain as in files: one decimal for all coordinates, or one per coordinate."""
-    lower, upper = [format_decimal(v) for v in domain.lower], [format_decimal(v) for v in domain.upper]
-    return {"lower": lower[0], "upper": upper[0]} if domain.uniform else {"lower": list(lower), "upper": list(upper)}
-
-
-def parse_domain(value: Json, path: str) -> Domain:
-    """Read a domain.
-
-    Raises:
-        MalformedInputError: not of the form, or an empty interval.
-
-    """
-    fields = Members(value, path, ("lower", "upper"))
-    ends: list[tuple[Fraction, ...]] = []
-    for name in ("lower", "upper"):
-        raw = fields.raw(name)
-        listed = raw if isinstance(raw, list) else [raw]
-        ends.append(tuple(parse_decimal(item, fields.place(name)) for item in listed))
-    return Domain(*ends)
-
-
 def _optional(fields: Members, name: str) -> Fraction | None:
     return None if fields.null(name) else fields.decimal(name)
 
@@ -127,7 +94,7 @@ def parse_request(data: bytes, path: str) -> Request:
             fields.place("membershipAcceptance"), "form", "names with levels in strings", repr(levels)[:80]
         )
     return Request(
-        kind=fields.text("kind", among=KINDS),
+        kind=fields.text("kind", among=REQUEST_KINDS),
         reference=fields.text("reference"),
         received_at=fields.time("receivedAt"),
         labels=labels,

@@ -12,7 +12,7 @@ import pytest
 from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 from prune_verify.checker.region import Domain
-from prune_verify.checker.request import Request, emit_request, parse_request
+from prune_verify.request import Request, emit_request, parse_request
 
 ONE = Fraction(1)
 REQUEST = Request(
