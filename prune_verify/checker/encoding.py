@@ -51,6 +51,7 @@ MAX_JSON_BYTES = 2**26
 MAX_DEPTH = 32
 _LONGEST_NUMBER = 17
 _LONGEST_DECIMAL = 64
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?\Z")
 _BINARY32 = re.compile(r"[0-9a-f]{8}\Z")
@@ -72,6 +73,16 @@ def _integer(path: str, text: str) -> int:
     return value
 
 
+def _require_shallow(data: bytes, path: str, max_depth: int) -> None:
+    """Refuse deep nesting before it is parsed: a library may have raised the interpreter's recursion limit."""
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(data):
+        token = found.group()[:1]
+        depth += (token in b"[{") - (token in b"]}")
+        if depth > max_depth:
+            raise LimitError(path, "depth of a JSON file", f"at most {max_depth}", "more")
+
+
 def parse_json(
     data: bytes, path: str, *, max_bytes: int = MAX_JSON_BYTES, max_depth: int = MAX_DEPTH, canonical: bool = False
 ) -> Json:
@@ -91,6 +102,7 @@ def parse_json(
     """
     if len(data) > max_bytes:
         raise LimitError(path, "size of a JSON file", f"at most {max_bytes} bytes", str(len(data)))
+    _require_shallow(data, path, max_depth)
 
     def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
         found = dict(items)
@@ -115,21 +127,16 @@ def parse_json(
         raise MalformedInputError(path, "text", "UTF-8", f"byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise MalformedInputError(path, "JSON", "a JSON value", f"{error.msg} at {error.pos}") from None
-    except RecursionError:
-        raise LimitError(path, "depth of a JSON file", f"at most {max_depth}", "more") from None
-    _require_plain(value, path, max_depth)
+    _require_plain(value, path)
     if canonical and canonical_json(value) != data:
         raise MalformedInputError(path, "canonical JSON", "the bytes of RFC 8785", "another spelling")
     return value
 
 
-def _require_plain(value: Json, path: str, max_depth: int) -> None:
-    """Refuse lone surrogates and too deep nesting."""
+def _require_plain(value: Json, path: str) -> None:
+    """Refuse lone surrogates."""
     level: list[Json] = [value]
-    depth = 0
     while level:
-        if depth > max_depth:
-            raise LimitError(path, "depth of a JSON file", f"at most {max_depth}", "more")
         deeper: list[Json] = []
         for item in level:
             texts = [item] if isinstance(item, str) else list(item) if isinstance(item, dict) else []
@@ -137,7 +144,7 @@ def _require_plain(value: Json, path: str, max_depth: int) -> None:
                 if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                     raise MalformedInputError(path, "text", "whole Unicode characters", "a lone surrogate")
             deeper += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
-        level, depth = deeper, depth + 1
+        level = deeper
 
 
 def _ordered(value: Json) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -90,10 +91,26 @@ def test_json_that_is_refused(sentence: str, data: bytes) -> None:
     assert caught.value.path == "j"
 
 
-@pytest.mark.parametrize("data", [b"[" * 40 + b"]" * 40, b"[" * 100_000, b'{"a":' * 100_000])
-def test_depth_is_limited(data: bytes) -> None:
-    with pytest.raises((LimitError, MalformedInputError)):
-        parse_json(data, "j")
+DEEP = [b"[" * 33 + b"]" * 33, b"[" * 1_000_000, b'{"a":' * 1_000_000, b'["' + b"[" * 40 + b'\\"",[[' + b"[" * 40]
+
+
+@pytest.mark.parametrize(
+    "data", DEEP, ids=["33 lists", "a million lists", "a million objects", "beside brackets in a string"]
+)
+def test_depth_is_limited_whatever_the_recursion_limit(data: bytes) -> None:
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(10**6)  # as some libraries do: the parser of the standard library would crash
+        with pytest.raises(LimitError):
+            parse_json(data, "j")
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_brackets_in_strings_are_no_depth() -> None:
+    value = ["[[{{" * 50, 'quoted " and \\ [' * 50, [[1]]]
+    assert parse_json(canonical_json(value), "j") == value
+    assert parse_json(b"[" * 32 + b"]" * 32, "j")
 
 
 def test_size_is_limited() -> None:
