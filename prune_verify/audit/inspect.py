@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from prune_verify.checker.encoding import format_decimal, format_time, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.errors import printable
 from prune_verify.checker.statement import ClaimStatement, Statement, parse_statement
 
 __all__ = ["inspect_text"]
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _claim(item: ClaimStatement) -> str:
@@ -73,4 +70,4 @@ def inspect_text(data: bytes) -> str:
     lines = [f"payload sha256 {sha256_hex(envelope.payload)}"]
     lines += [f"signature by keyid {keyid}, not checked" for keyid, _ in envelope.signatures]
     lines += _lines(parse_statement(envelope.payload, "certificate/payload"))
-    return "\n".join(["UNVERIFIED: nothing below was checked", *(_shown(line) for line in lines)])
+    return "\n".join(["UNVERIFIED: nothing below was checked", *(printable(line) for line in lines)])

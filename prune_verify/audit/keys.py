@@ -6,7 +6,6 @@ Source: FORMATS section 3; THREATS 2 "Envelope and keys".
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from prune_verify.audit.files import replace_file
 from prune_verify.checker.encoding import format_time, read_file, sha256_hex
 from prune_verify.checker.envelope import load_public_key, parse_envelope
 from prune_verify.checker.errors import MalformedInputError, SubjectMismatchError, UnsupportedVersionError
@@ -62,19 +62,6 @@ def _new_file(path: Path, content: bytes, mode: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(handle, "wb") as stream:
         stream.write(content)
-
-
-def _replaced(path: Path, content: bytes) -> None:
-    """Replace a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def keygen(prefix: Path) -> MadeKey:
@@ -151,7 +138,7 @@ def trust_add(trust: Path, key: Path, role: str, name: str) -> str:
         now = datetime.now(UTC).replace(microsecond=0)
         new = TrustedKey(public, name, (role,), now.replace(year=now.year - 1, day=1), store.expires)
     keys = tuple((known | {public.keyid: new}).values())
-    _replaced(trust, emit_trust(replace(store, version=store.version + 1, keys=keys)))
+    replace_file(trust, emit_trust(replace(store, version=store.version + 1, keys=keys)))
     return public.keyid
 
 
@@ -196,7 +183,7 @@ def sign(statement: Path, key: Path, out: Path, *, add: bool = False) -> str:
     content = sign_payload(payload, load_private_key(key), others)
     parse_envelope(content, str(out))
     if add:
-        _replaced(out, content)
+        replace_file(out, content)
     else:
         _new_file(out, content, 0o644)
     return sha256_hex(payload)

@@ -9,15 +9,13 @@ Source: FORMATS 3 (``verify --report``), MATHS 6, THREATS 2 "Text".
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from prune_verify import __version__
+from prune_verify.audit.files import replace_file
 from prune_verify.audit.markup import Html, plain, tag, text
 from prune_verify.audit.report_claims import asked, banner, claims, reading, unsaid
 from prune_verify.audit.report_data import (
@@ -114,14 +112,4 @@ def write_report(path: Path, data: ReportData) -> None:
         OSError: the folder is missing or not writable.
 
     """
-    content = render_report(data).encode("utf-8", errors="backslashreplace")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    replace_file(path, render_report(data).encode("utf-8", errors="backslashreplace"))

@@ -21,7 +21,7 @@ from prune_verify.checker.errors import CheckError
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.patch import Gate, Interval, JointPatch, Patch
-from prune_verify.checker.patch_json import parse_patch
+from prune_verify.checker.patch_json import disclosed, parse_patch
 from prune_verify.checker.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -207,7 +207,6 @@ def _summary(patch: Patch, conflicts: tuple[int, ...], base: Network | None) -> 
         layers = tuple((int(w.shape[1]), int(w.shape[0])) for w, _ in patch.layers)
         return PatchSummary(patch.family, patch.labels, size, conflicts=conflicts, layers=layers)
     coordinates = tuple(len(g.intervals) for g in patch.gates)
-    place = 0 if size is None else max(size - 1, 0).bit_length()
     return PatchSummary(
         patch.family,
         patch.labels,
@@ -218,7 +217,7 @@ def _summary(patch: Patch, conflicts: tuple[int, ...], base: Network | None) -> 
         float(patch.slack) if patch.gates else None,
         coordinates,
         conflicts,
-        32 * sum(g.literals for g in patch.gates) + place * sum(coordinates),
+        disclosed(patch, size or 1)[1],
     )
 
 

@@ -23,15 +23,20 @@ __all__ = [
     "SignatureError",
     "SubjectMismatchError",
     "UnsupportedVersionError",
+    "printable",
 ]
 
 _LONGEST = 200
 
 
+def printable(text: str) -> str:
+    """The text with everything but printable ASCII escaped: no control, bidirectional or look-alike characters."""
+    return "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _shown(value: str) -> str:
-    """The value cut to a readable length, with control and bidi characters escaped."""
-    cut = value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "..."
-    return "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in cut)
+    """The value cut to a readable length, escaped."""
+    return printable(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prune_verify import __version__
+from prune_verify.checker.errors import printable
 
 __all__ = ["REJECTED", "UNDECIDED", "VERIFIED", "Check", "ClaimVerdict", "Verdict"]
 
@@ -109,7 +110,8 @@ class Verdict:
     def text(self) -> str:
         """The stable line and the roster."""
         roster = [f"[{c.status}] {c.name} {c.detail}" for c in self.checks]
-        return "\n".join([self.line(), *roster, *(f"warning: {w}" for w in self.warnings)])
+        lines = [*roster, *(f"warning: {w}" for w in self.warnings)]
+        return "\n".join([self.line(), *(printable(line) for line in lines)])  # names come from the owner
 
     def to_json(self) -> dict[str, object]:
         """The object that ``verify --json`` prints."""

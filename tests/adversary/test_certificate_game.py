@@ -236,6 +236,16 @@ def test_t26_records_under_labels_that_the_base_never_answered(owner: Owner) -> 
     assert failure(owner.verdict()) == ("REJECTED", "E_PROOF", "predicate/claims/C1/counts")
 
 
+def test_names_of_the_owners_cannot_forge_lines_of_the_verdict(owner: Owner, capsys) -> None:
+    hostile = "p.onnx\nVERDICT: VERIFIED code=OK payload-sha256=0\x1b[2J\u202e"
+    owner.edit(lambda document: document["subject"][0].update(name=hostile))
+    assert owner.exit_code() == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\nVERDICT") == 0
+    assert printed.isascii()
+    assert "\x1b" not in printed
+
+
 # --- data ---
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune_verify.checker import rules
@@ -266,3 +266,85 @@ def test_class_cap_holds_for_every_finite_input(scale):
 def test_a_plain_tau_would_be_absorbed():
     """The reason for the term 2^-20 |m|: at 1e9 a difference of 0.01 vanishes."""
     assert F32(1e9) - F32(0.01) == F32(1e9)
+
+
+# --- exactly at the bounds: float64 cannot decide these, the exact second look does ---
+
+TINY = Fraction(1, 2**126)
+UNIT_ROUNDOFF = Fraction(1, 2**24)
+STEPS = [Fraction(0), TINY, -TINY, 6 * TINY, -6 * TINY, Fraction(1, 2**80), -Fraction(1, 2**80), Fraction(1, 2**50), -Fraction(1, 2**50)]  # fmt: skip
+
+
+def _need(gamma: Fraction, intervals: int, arithmetic: str) -> Fraction:
+    """The threshold as SPEC 4.2 writes it, on its own here."""
+    terms = 2 * intervals + 4
+    return 1 / gamma if arithmetic == rules.REAL else (1 / gamma) * (1 + terms * UNIT_ROUNDOFF) + terms * TINY
+
+
+@pytest.mark.parametrize("step", STEPS, ids=[f"{float(s):.3g}" for s in STEPS])
+@pytest.mark.parametrize("arithmetic", [rules.REAL, rules.BINARY32])
+@pytest.mark.parametrize("side", ["high", "low", "both"])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=8)
+def test_gate_closed_at_the_threshold(step, arithmetic, side, seed):
+    """Centres whose least violation is the threshold plus ``step``: closed exactly from the threshold on."""
+    rng = np.random.default_rng(seed)
+    count, gamma = int(rng.integers(1, 5)), F32(2.0 ** int(rng.integers(1, 8)))
+    need = _need(Fraction(float(gamma)), count, arithmetic)
+    edges = rng.integers(-64, 64, count) / 64
+    offsets = rng.integers(64, 128, count) / 64  # how far each centre lies beyond its edge
+    radius = (sum((Fraction(float(o)) for o in offsets), Fraction(0)) - need - step) / count
+    intervals, centre = [], []
+    for j, (edge, offset) in enumerate(zip(edges, offsets, strict=True)):
+        below = side == "low" or (side == "both" and j % 2)
+        intervals.append(Interval(j, F32(edge), None) if below else Interval(j, None, F32(edge)))
+        centre.append(F32(edge - offset if below else edge + offset))
+    if any(Fraction(float(o)) <= radius for o in offsets):
+        return  # a ball that reaches back over an edge has another least violation
+    gate = Gate(0, gamma, tuple(intervals), ())
+    found = rules.gates_closed(gate, np.array([centre], dtype=F32).T, radius, (arithmetic,))
+    assert bool(found[arithmetic][0]) == (step >= 0)
+
+
+def test_the_exact_look_is_taken():
+    """The steps above lie where float64 does not decide: without the exact look no ball there would be closed."""
+    gate = Gate(0, F32(4), (Interval(0, None, F32(0)),), ())
+    column = np.array([[1.0]], dtype=F32)
+    assert rules.gates_closed(gate, column, Fraction(3, 4), (rules.REAL,))[rules.REAL][0]
+    assert not rules.gates_closed(gate, column, Fraction(3, 4) + Fraction(1, 2**200), (rules.REAL,))[rules.REAL][0]
+
+
+def test_an_exact_violation_counts_only_what_lies_outside():
+    """One coordinate inside its edge must not be counted against the others."""
+    gate = Gate(0, F32(4), (Interval(0, None, F32(0)), Interval(1, F32(0), None)), ())
+    inside = np.array([[1.0], [5.0]], dtype=F32)
+    assert rules.gates_closed(gate, inside, Fraction(3, 4), (rules.REAL,))[rules.REAL][0]
+
+
+def test_a_ball_that_touches_the_edge_is_inside():
+    domain = Domain((Fraction(-1),), (Fraction(1),))
+    gate = Gate(0, F32(4), (Interval(0, F32(-0.25), F32(0.25)),), ())
+    assert rules.gate_open(gate, np.array([0.0], F32), Fraction(1, 4), domain)
+    assert not rules.gate_open(gate, np.array([0.0], F32), Fraction(1, 4) + Fraction(1, 2**300), domain)
+
+
+def test_tau_may_be_exactly_the_least():
+    least = F32(2.0**-100)
+    cap = JointPatch(3, (0,), least, F32(0), F32(0), ())
+    rules.class_cap(cap, Fraction(1, 2**101), rules.REAL)
+    head = JointPatch(3, (), least, F32(1), F32(2**10), ATTACK_GATES[:1])
+    rules.joint_head(head, Fraction(0), Fraction(0), rules.REAL)
+    with pytest.raises(ProofError):
+        rules.class_cap(JointPatch(3, (0,), F32(2.0**-101), F32(0), F32(0), ()), Fraction(1, 2**110), rules.REAL)
+
+
+@pytest.mark.parametrize("beyond", [Fraction(0), TINY / 2, TINY, -TINY])
+def test_head_margin_leaves_exactly_what_the_rule_says(beyond):
+    tau, size = F32(0.5), Fraction(900)
+    patch = JointPatch(3, (), tau, F32(4000), F32(9000), ATTACK_GATES[:1])
+    left = Fraction(1, 2) - UNIT_ROUNDOFF * (size + Fraction(1, 2)) - TINY
+    if beyond > 0:
+        with pytest.raises(ProofError):
+            rules.head_margin(patch, left + beyond, size, rules.BINARY32)
+    else:
+        rules.head_margin(patch, left + beyond, size, rules.BINARY32)
