@@ -31,6 +31,7 @@ __all__ = [
     "canonical_record",
     "canonical_records",
     "check_against",
+    "distinct",
     "duplicates_between",
     "emit_encoding",
     "fit_encoding",
@@ -218,6 +219,11 @@ def _keys(records: Records) -> list[bytes]:
     bits = np.array(records.rows, order="C").view(np.uint32)
     bits[bits == _NEGATIVE_ZERO] = 0
     return [row.tobytes() for row in bits]
+
+
+def distinct(records: Records) -> int:
+    """How many records differ from one another in their values: one easy record many times is one record (T13)."""
+    return len(set(_keys(records)))
 
 
 def duplicates_between(a: Records, b: Records) -> list[tuple[int, int]]:

@@ -40,7 +40,14 @@ from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch import JointPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, parse_patch, require_disclosed
 from prune_verify.checker.policy import parse_policy, parse_trust
-from prune_verify.checker.records import Records, canonical_records, check_against, duplicates_between, load_records
+from prune_verify.checker.records import (
+    Records,
+    canonical_records,
+    check_against,
+    distinct,
+    duplicates_between,
+    load_records,
+)
 from prune_verify.checker.statement import PatchSummary, Statement, parse_statement
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, Verdict
 from prune_verify.checker.verify_claims import DATA_MISSING, Inputs, Run, decide_claims, require_demands
@@ -294,7 +301,8 @@ def _records(run: Run, statement: Statement, base: LoadedModel, which: str, key:
     root = set_root(key, canonical_records(records))
     if root != commitment.root:
         raise SubjectMismatchError(f"{place}/root", "Merkle root of the committed set", commitment.root, root)
-    run.passed(f"{which} set", f"{commitment.size} records, as committed")
+    run.distinct[which] = distinct(records)
+    run.passed(f"{which} set", f"{commitment.size} records, as committed, {run.distinct[which]} different")
     return records
 
 

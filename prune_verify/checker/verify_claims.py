@@ -80,6 +80,7 @@ class Run:
     assumptions: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     evidence: dict[str, bytes] = field(default_factory=dict)
+    distinct: dict[str, int] = field(default_factory=dict)
 
     def passed(self, name: str, detail: str) -> None:
         """Note a step that holds."""
@@ -210,9 +211,9 @@ def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: 
         ("forget", statement.forget_set, policy.min_forget_records),
         ("retain", statement.retain_set, policy.min_retain_records),
     ):
-        if "records" in statement.request_kind and (commitment is None or commitment.size < least):
-            got = "none" if commitment is None else str(commitment.size)
-            raise PolicyError(f"predicate/{which}Set", "least number of records", str(least), got)
+        size = 0 if commitment is None else run.distinct.get(which, commitment.size)
+        if "records" in statement.request_kind and size < least:
+            raise PolicyError(f"predicate/{which}Set", "least number of different records", str(least), str(size))
     _require_kinds(policy, statement)
     for item in statement.claims:
         _require_strength(policy, item, problem)

@@ -267,6 +267,22 @@ def test_t13_a_record_in_both_sets(owner: Owner) -> None:
     assert failure(owner.verdict()) == ("REJECTED", "E_POLICY", "retain set")
 
 
+def test_t13_one_easy_record_many_times(owner: Owner) -> None:
+    """400 retained records as the policy demands, all of them the same one."""
+    import json
+
+    from prune_verify.checker.merkle import set_root
+    from prune_verify.checker.records import canonical_records, load_records
+
+    path = owner.folder / "retain.npz"
+    retain = np.load(path)
+    np.savez(path, x=np.repeat(retain["x"][:1], 400, axis=0), y=np.repeat(retain["y"][:1], 400))
+    key = bytes.fromhex(json.loads((owner.folder / "openings.json").read_bytes())["retain"])
+    root = set_root(key, canonical_records(load_records(str(path), what="retain set")))
+    owner.edit(member("predicate/retainSet/root", root))
+    assert failure(owner.verdict()) == ("REJECTED", "E_POLICY", "predicate/retainSet")
+
+
 def test_t13_other_records_than_the_committed_ones(owner: Owner) -> None:
     path = owner.folder / "retain.npz"
     retain = np.load(path)
