@@ -124,6 +124,17 @@ def _inspect(options: argparse.Namespace) -> Result:
     return Result(0, text, {"unverified": text})
 
 
+def _encode(options: argparse.Namespace) -> Result:
+    from prune_verify.checker.records import emit_encoding, fit_encoding
+
+    found = fit_encoding(options.table, options.label_column)
+    with options.out.open("xb") as file:  # an encoding that networks were trained with is never overwritten
+        file.write(emit_encoding(found))
+    labels = ", ".join(found.labels)
+    text = f"wrote {options.out}: {found.width} numbers per record, labels {labels}\nsha256 {found.sha256}"
+    return Result(0, text, {"encoding": str(options.out), "width": found.width, "sha256": found.sha256})
+
+
 def _verify(options: argparse.Namespace) -> Result:
     verdict = run_verify(options, _say(options) if sys.stderr.isatty() else lambda _: None)
     if options.report:
@@ -221,6 +232,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
     add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
+    encode = add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot")
+    encode.add_argument("table", type=Path, metavar="TABLE.csv")
+    encode.add_argument("--label-column", required=True, metavar="NAME")
+    encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
     _add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     _add_certify(
         add("certify", _certify, "prove what the patched network does, and write a statement the checker accepts")

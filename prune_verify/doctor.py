@@ -216,7 +216,7 @@ def _summary(findings: list[Finding]) -> list[str]:
     check = "can" if _whole(findings, "base") else "CANNOT"
     repair = "can" if _whole(findings, "base") and _whole(findings, "prover") else "CANNOT"
     return [
-        f"This installation {check} check certificates (verify, check-proof, inspect).",
+        f"This installation {check} check certificates (verify, inspect).",
         f"This installation {repair} make them (repair, certify, demo).",
     ]
 
