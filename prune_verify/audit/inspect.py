@@ -1,12 +1,14 @@
 """``prune-verify inspect``: what a certificate says, for a person, without checking any of it.
 
-Everything foreign is shown with control, bidirectional and other non-ASCII characters escaped, and the first line
-says that nothing was verified. No verdict is ever printed.
+Everything foreign is shown with control, bidirectional and other non-ASCII characters escaped, and so are the words
+of a verdict. The first line says that nothing was verified; no verdict is ever printed.
 
 Source: FORMATS section 3; THREATS 2 "Text".
 """
 
 from __future__ import annotations
+
+import re
 
 from prune_verify.checker.encoding import format_decimal, format_time, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
@@ -14,6 +16,13 @@ from prune_verify.checker.errors import printable
 from prune_verify.checker.statement import ClaimStatement, Statement, parse_statement
 
 __all__ = ["inspect_text"]
+
+_VERDICT_WORD = re.compile("V(?=ERIFIED|ERDICT)", re.IGNORECASE)
+
+
+def _defused(line: str) -> str:
+    """A line in printable ASCII in which foreign text cannot spell a verdict, also for who searches for the word."""
+    return _VERDICT_WORD.sub(lambda found: f"\\x{ord(found.group()):02x}", printable(line))
 
 
 def _claim(item: ClaimStatement) -> str:
@@ -34,6 +43,7 @@ def _lines(statement: Statement) -> list[str]:
         f"certificate {statement.certificate_id}",
         f"patched network {statement.patched_name}  sha256 {statement.patched_sha256}",
         f"base network {statement.base_name}  sha256 {statement.base_sha256}",
+        f"made by {' '.join(statement.prover)}",
         f"request {statement.request_kind}  reference {statement.request_reference!r}",
         f"issued {format_time(statement.issued_at)}",
         f"valid {format_time(statement.not_before)} to {format_time(statement.expires_at)}",
@@ -70,4 +80,4 @@ def inspect_text(data: bytes) -> str:
     lines = [f"payload sha256 {sha256_hex(envelope.payload)}"]
     lines += [f"signature by keyid {keyid}, not checked" for keyid, _ in envelope.signatures]
     lines += _lines(parse_statement(envelope.payload, "certificate/payload"))
-    return "\n".join(["UNVERIFIED: nothing below was checked", *(printable(line) for line in lines)])
+    return "\n".join(["UNVERIFIED: nothing below was checked", *(_defused(line) for line in lines)])

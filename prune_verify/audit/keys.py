@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from prune_verify.audit.files import replace_file
 from prune_verify.checker.encoding import format_time, read_file, sha256_hex
-from prune_verify.checker.envelope import load_public_key, parse_envelope
+from prune_verify.checker.envelope import PAYLOAD_TYPE, load_public_key, parse_envelope
 from prune_verify.checker.errors import MalformedInputError, SubjectMismatchError, UnsupportedVersionError
 from prune_verify.checker.policy import (
     ROLES,
@@ -68,9 +68,12 @@ def keygen(prefix: Path) -> MadeKey:
     """Make an Ed25519 key: ``PREFIX.key`` (PKCS#8 PEM, mode 0600) and ``PREFIX.pub``; never overwrites.
 
     Raises:
+        MalformedInputError: the prefix names no file.
         OSError: one of them exists, or the folder cannot be written.
 
     """
+    if not prefix.name or "\0" in str(prefix):
+        raise MalformedInputError("--out", "prefix of a key", "a name without null characters", repr(str(prefix))[:80])
     private, public = prefix.with_name(prefix.name + ".key"), prefix.with_name(prefix.name + ".pub")
     if public.exists():
         raise FileExistsError(17, "exists already; a key is never overwritten", str(public))
@@ -126,6 +129,8 @@ def trust_add(trust: Path, key: Path, role: str, name: str) -> str:
         CheckError: a file cannot be used, or the key is weak.
 
     """
+    if role not in ROLES:
+        raise MalformedInputError("--role", "role of a key", f"one of {', '.join(ROLES)}", repr(role)[:80])
     store = parse_trust(read_file(trust, "trust store", _MOST_BYTES), str(trust))
     public = load_public_key(read_file(key, "public key", _MOST_BYTES), str(key))
     if not name or len(name) > 128 or not name.isprintable():  # noqa: PLR2004 - a readable name
@@ -179,6 +184,8 @@ def sign(statement: Path, key: Path, out: Path, *, add: bool = False) -> str:
         envelope = parse_envelope(read_file(out, "certificate", _MOST_STATEMENT_BYTES), str(out))
         if envelope.payload != payload:
             raise SubjectMismatchError(str(out), "statement that is signed already", sha256_hex(payload), "another")
+        if envelope.payload_type != PAYLOAD_TYPE:  # the other signatures are over their own type and would all break
+            raise UnsupportedVersionError(str(out), "payload type", PAYLOAD_TYPE, envelope.payload_type)
         others = envelope.signatures
     content = sign_payload(payload, load_private_key(key), others)
     parse_envelope(content, str(out))

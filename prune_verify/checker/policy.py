@@ -17,6 +17,7 @@ from fractions import Fraction
 
 from prune_verify.checker.claim import CLAIM_KINDS
 from prune_verify.checker.encoding import (
+    MAX_INTEGER,
     Json,
     Members,
     canonical_json,
@@ -43,6 +44,8 @@ __all__ = [
 
 FORMAT_VERSION = 1
 ROLES = ("prover", "auditor", "log", "witness")
+_MOST_DIGITS = 64  # as decimals in strings
+_MOST_BYTES = 2**32  # a file is read whole
 _KEY = ("name", "spki", "roles", "notBefore", "notAfter", "revoked")
 
 
@@ -107,17 +110,17 @@ class TrustStore:
             raise SignatureError(
                 "trust store", "validity of the trust store", format_time(now), format_time(self.expires)
             )
-        found, reasons = {}, []
-        for item in self.keys:
-            if role in item.roles:
-                reason = item.unusable(now)
-                if reason is None:
-                    found[item.key.keyid] = item.key, item.name
-                else:
-                    reasons.append(f"{item.name} {reason}")
-        if not found:
-            raise SignatureError("trust store", f"a usable key with role {role}", "one", "; ".join(reasons) or "none")
-        return found, self.thresholds.get(role, 1)
+        refused = self.unusable(role, now)
+        keys = [item for item in self.keys if role in item.roles and item.key.keyid not in refused]
+        if not keys:
+            reasons = "; ".join(refused.values()) or "none"
+            raise SignatureError("trust store", f"a usable key with role {role}", "one", reasons)
+        return {item.key.keyid: (item.key, item.name) for item in keys}, self.thresholds.get(role, 1)
+
+    def unusable(self, role: str, now: datetime) -> dict[str, str]:
+        """Whose keys of a role do not count at a time, and why, by keyid."""
+        reasons = ((item, item.unusable(now)) for item in self.keys if role in item.roles)
+        return {item.key.keyid: f"{item.name} {reason}" for item, reason in reasons if reason is not None}
 
 
 def _trusted_key(value: Json, path: str) -> TrustedKey:
@@ -221,8 +224,8 @@ class Policy:
 
     def permits(self, assumption: str) -> bool:
         """Whether an assumption is on the list, by its name or by its kind (``z3_unsat:*``)."""
-        kind = assumption.partition(":")[0]
-        return assumption in self.permitted_assumptions or f"{kind}:*" in self.permitted_assumptions
+        kind, colon, _ = assumption.partition(":")
+        return assumption in self.permitted_assumptions or (colon != "" and f"{kind}:*" in self.permitted_assumptions)
 
 
 _DEFAULT = """\
@@ -255,7 +258,7 @@ encoding_sha256 = "none"         # digest of the encoding of tabular records
 max_age_days = 365
 require_challenge = false        # demand your own nonce (--challenge)
 
-[limits]
+[limits]                         # of bytes at most 4294967296
 max_model_bytes = 1073741824
 max_evidence_bytes = 268435456
 max_records = 16777216
@@ -265,6 +268,14 @@ max_records = 16777216
 def default_policy_text(lower: str = "0", upper: str = "1") -> str:
     """The annotated default policy, as TOML."""
     return _DEFAULT.format(lower=lower, upper=upper)
+
+
+def _is_short(number: Decimal | int) -> bool:
+    """Whether a finite number has few digits in plain notation: no 1e2000000, no million digits."""
+    if isinstance(number, int):
+        return abs(number) < 10**_MOST_DIGITS
+    digits: int = max(number.adjusted(), 0) + 1 - min(int(number.as_tuple().exponent), 0)
+    return digits <= _MOST_DIGITS
 
 
 class _Table:
@@ -281,14 +292,17 @@ class _Table:
         self.value, self.path = value, path
 
     def _bad(self, name: str, expected: str) -> MalformedInputError:
-        return MalformedInputError(f"{self.path}/{name}", "form", expected, repr(self.value[name])[:80])
+        found = self.value[name]
+        short = _is_short(found) if isinstance(found, int) else isinstance(found, str | Decimal)
+        got = repr(found)[:80] if short else type(found).__name__  # repr fails on huge integers and deep tables
+        return MalformedInputError(f"{self.path}/{name}", "form", expected, got)
 
     def decimal(self, name: str, value: object = None) -> Fraction:
         found = self.value[name] if value is None else value
         if isinstance(found, bool) or not isinstance(found, Decimal | int) or not Decimal(found).is_finite():
             raise self._bad(name, "a number in plain notation")
-        if isinstance(found, Decimal) and abs(int(found.as_tuple().exponent)) > 64:  # noqa: PLR2004 - no 1e2000000
-            raise self._bad(name, "a number of at most 64 digits")
+        if not _is_short(found):
+            raise self._bad(name, f"a number of at most {_MOST_DIGITS} digits")
         return Fraction(found)
 
     def decimals(self, name: str) -> tuple[Fraction, ...]:
@@ -301,10 +315,10 @@ class _Table:
             raise self._bad(name, "a number from 0")
         return found
 
-    def integer(self, name: str, least: int = 0) -> int:
+    def integer(self, name: str, least: int = 0, most: int = MAX_INTEGER) -> int:
         found = self.value[name]
-        if isinstance(found, bool) or not isinstance(found, int) or found < least:
-            raise self._bad(name, f"an integer from {least}")
+        if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= most:
+            raise self._bad(name, f"an integer from {least} to {most}")
         return found
 
     def boolean(self, name: str) -> bool:
@@ -360,8 +374,8 @@ def parse_policy(data: bytes, path: str) -> Policy:
         encoding_sha256=None if encoding == "none" else parse_digest(encoding, f"{path}/records/encoding_sha256"),
         max_age_days=min(tables["freshness"].integer("max_age_days", 1), 10**6),
         require_challenge=tables["freshness"].boolean("require_challenge"),
-        max_model_bytes=limits.integer("max_model_bytes", 1),
-        max_evidence_bytes=limits.integer("max_evidence_bytes", 1),
+        max_model_bytes=limits.integer("max_model_bytes", 1, _MOST_BYTES),
+        max_evidence_bytes=limits.integer("max_evidence_bytes", 1, _MOST_BYTES),
         max_records=limits.integer("max_records", 1),
     )
 

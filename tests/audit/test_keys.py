@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from prune_verify.audit.inspect import inspect_text
 from prune_verify.audit.keys import keygen, load_private_key, sign, trust_add, trust_init, trust_show
 from prune_verify.checker.encoding import sha256_hex
-from prune_verify.checker.envelope import load_public_key, parse_envelope
+from prune_verify.checker.envelope import Envelope, emit_envelope, load_public_key, parse_envelope
 from prune_verify.checker.errors import CheckError, MalformedInputError, SubjectMismatchError, UnsupportedVersionError
 from prune_verify.checker.policy import parse_policy, parse_trust
 from prune_verify.checker.statement import emit_statement
@@ -129,21 +127,26 @@ def test_keys_that_cannot_be_read_are_named(tmp_path: Path) -> None:
             load_private_key(path)
 
 
-def test_inspect_says_that_nothing_was_checked(tmp_path: Path) -> None:
-    made = keygen(tmp_path / "a")
-    hostile = "case \x1b[31m\u202e <b>VERDICT: VERIFIED</b>\nVERDICT: VERIFIED code=OK"
-    sign(statement(tmp_path, hostile), made.private, tmp_path / "c.unlearn.json")
-    text = inspect_text((tmp_path / "c.unlearn.json").read_bytes())
-    lines = text.splitlines()
-    assert lines[0].startswith("UNVERIFIED")
-    assert not any(line.startswith("VERDICT") for line in lines)
-    assert text.isascii()
-    assert all(c.isprintable() or c == "\n" for c in text)
-    assert made.keyid in text
-    assert "forget" in text
+@pytest.mark.parametrize("prefix", [".", "/", "a\0b"])
+def test_prefixes_that_name_no_file(prefix: str) -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        keygen(Path(prefix))
+    assert caught.value.path == "--out"
 
 
-def test_inspect_refuses_what_is_no_certificate() -> None:
-    for data in (b"", b"{}", json.dumps({"payload": ""}).encode()):
-        with pytest.raises(CheckError):
-            inspect_text(data)
+def test_an_unknown_role_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    trust, made = tmp_path / "trust.json", keygen(tmp_path / "owner")
+    trust_init(trust, tmp_path / "policy.toml")
+    before = trust.read_bytes()
+    with pytest.raises(MalformedInputError) as caught:
+        trust_add(trust, made.public, "king", "Anna")
+    assert (caught.value.path, trust.read_bytes()) == ("--role", before)
+
+
+def test_a_signature_is_not_added_beside_one_over_another_payload_type(tmp_path: Path) -> None:
+    made, path, out = keygen(tmp_path / "a"), statement(tmp_path), tmp_path / "c.unlearn.json"
+    out.write_bytes(emit_envelope(Envelope("text/plain", path.read_bytes(), (("0" * 64, b"x"),))))
+    before = out.read_bytes()
+    with pytest.raises(UnsupportedVersionError):
+        sign(path, made.private, out, add=True)
+    assert out.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -46,7 +47,7 @@ def test_keys_of_a_role() -> None:
 
 USELESS = [
     ("another role", TRUSTED, "auditor", NOW, "none"),
-    ("expired", TRUSTED, "prover", NOW + YEAR * 0 + timedelta(days=364, hours=23), None),
+    ("an hour before it expires", TRUSTED, "prover", NOW + timedelta(days=364, hours=23), None),
     ("expired key", replace(TRUSTED, not_after=NOW), "prover", NOW, "expired"),
     ("not yet valid", replace(TRUSTED, not_before=NOW + timedelta(seconds=1)), "prover", NOW, "not valid before"),
     ("revoked", replace(TRUSTED, revoked=(NOW, "lost laptop")), "prover", NOW, "lost laptop"),
@@ -65,9 +66,20 @@ def test_only_good_keys_count(sentence: str, key: TrustedKey, role: str, now: da
     assert reason in caught.value.got
 
 
+def test_unusable_keys_are_named_beside_usable_ones() -> None:
+    other = public_half(Ed25519PrivateKey.from_private_bytes(b"\2" * 32))
+    revoked = TrustedKey(other, "gone", ("prover",), NOW - YEAR, NOW + YEAR, (NOW, "lost laptop"))
+    store = replace(STORE, keys=(TRUSTED, revoked))
+    assert list(store.keys_for("prover", NOW)[0]) == [KEY.keyid]
+    assert list(store.unusable("prover", NOW)) == [other.keyid]
+    assert "lost laptop" in store.unusable("prover", NOW)[other.keyid]
+    assert store.unusable("auditor", NOW) == {}
+
+
 def test_an_expired_store_trusts_nobody() -> None:
-    with pytest.raises(SignatureError):
+    with pytest.raises(SignatureError) as caught:
         STORE.keys_for("prover", NOW + YEAR)
+    assert caught.value.rule == "validity of the trust store"
 
 
 def test_one_key_under_two_names_is_refused() -> None:
@@ -111,12 +123,25 @@ def test_assumptions_are_permitted_by_name_or_by_kind() -> None:
     assert policy.permits("x")
     assert not policy.permits("cvc5_unsat:" + "a" * 64)
     assert not policy.permits("xx")
+    assert not policy.permits("z3_unsat")
 
 
 POLICY_ROWS = [
     ("a misspelt demand", "min_margin", "min_marign", "p/claims/min_margin"),
     ("a demand left out", "min_margin = 0.05", "", "p/claims/min_margin"),
     ("a radius in words", "min_forget_radius = 0.1", 'min_forget_radius = "0.1"', "p/claims/min_forget_radius"),
+    ("a million digits before the point", "max_delta = 0.1", "max_delta = " + "1" * 10**6 + ".5", "p/claims/max_delta"),
+    ("a digit too many", "max_delta = 0.1", "max_delta = 0." + "1" * 64, "p/claims/max_delta"),
+    ("a hexadecimal number of 20,000 digits", "max_delta = 0.1", "max_delta = 0x" + "f" * 20000, "p/claims/max_delta"),
+    ("such a bound of the domain", "upper = 1", "upper = 0x" + "f" * 20000, "p/domain/upper"),
+    ("such a count", "max_conflicts = 0", "max_conflicts = 0x" + "f" * 20000, "p/records/max_conflicts"),
+    ("such a digest", '"none"', "0x" + "f" * 20000, "p/records/encoding_sha256"),
+    ("a list of such numbers", '"none"', "[0x" + "f" * 20000 + "]", "p/records/encoding_sha256"),
+    ("a table a thousand deep", 'encoding_sha256 = "none"', "encoding_sha256." + "a." * 1000 + "a = 1", "p/records/encoding_sha256"),
+    ("a count above 2^53 - 1", "max_conflicts = 0", "max_conflicts = 9007199254740992", "p/records/max_conflicts"),
+    ("more bytes than a file is read", "max_model_bytes = 1073741824", "max_model_bytes = 4294967297", "p/limits/max_model_bytes"),
+    ("a limit of nothing", "max_records = 16777216", "max_records = 0", "p/limits/max_records"),
+    ("no bounds of the domain", "lower = 0", "lower = []", "domain"),
     ("a negative radius", "min_forget_radius = 0.1", "min_forget_radius = -0.1", "p/claims/min_forget_radius"),
     ("an infinite delta", "max_delta = 0.1", "max_delta = inf", "p/claims/max_delta"),
     ("a number of a million digits", "max_delta = 0.1", "max_delta = 1e2000000", "p/claims/max_delta"),
@@ -128,7 +153,9 @@ POLICY_ROWS = [
     ("an empty domain", "upper = 1", "upper = 0", "domain/0"),
     ("a challenge in words", "require_challenge = false", 'require_challenge = "no"', "p/freshness/require_challenge"),
     ("not TOML", "[limits]", "[limits", "p"),
-]
+    ("a table left out", "[freshness]", "[fresh]", "p/freshness"),
+    ("a member beside the tables", "# What YOU", "verdict = true\n#", "p/verdict"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("sentence", "old", "new", "path"), POLICY_ROWS, ids=[row[0] for row in POLICY_ROWS])
@@ -138,6 +165,36 @@ def test_policies_that_are_refused(sentence: str, old: str, new: str, path: str)
     with pytest.raises(MalformedInputError) as caught:
         parse_policy(text.replace(old, new, 1).encode(), "p")
     assert caught.value.path in {path, path.replace("min_margin", "min_marign")}
+
+
+def test_numbers_of_64_digits_are_exact() -> None:
+    policy = parse_policy(default_policy_text().replace("max_delta = 0.1", "max_delta = 0." + "1" * 63).encode(), "p")
+    assert policy.max_delta == Fraction(int("1" * 63), 10**63)
+
+
+NUMBERS = ("0", "-0", "+1", "1e400", "1e-400", "nan", "-inf", "0x" + "f" * 9000, "9" * 70, "true", '"1"', "[]", "[[1]]", "{}", "{a=1}", "1979-05-27")  # fmt: skip
+
+
+@given(st.data())
+def test_any_value_of_any_knob_gives_a_policy_or_a_check_error(data: st.DataObject) -> None:
+    rows = default_policy_text().splitlines()
+    place = data.draw(st.sampled_from([n for n, row in enumerate(rows) if " = " in row and row[0] != "#"]))
+    rows[place] = rows[place].partition(" = ")[0] + " = " + data.draw(st.sampled_from(NUMBERS))
+    with suppress(CheckError):
+        policy = parse_policy("\n".join(rows).encode(), "p")
+        assert len(repr(policy)) < 5000  # every number can be written
+
+
+KEYS_OF_A_STORE = json.loads(emit_trust(STORE))
+
+
+@given(
+    st.sampled_from(sorted(KEYS_OF_A_STORE)),
+    st.sampled_from([None, True, 0, -1, "", [], {}, [None], {"a": 1}, "9" * 99]),
+)
+def test_any_member_of_a_trust_store_gives_a_result_or_a_check_error(name: str, value) -> None:
+    with suppress(CheckError):
+        parse_trust(canonical_json(KEYS_OF_A_STORE | {name: value}), "t")
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
