@@ -274,8 +274,8 @@ def _is_short(number: Decimal | int) -> bool:
     """Whether a finite number has few digits in plain notation: no 1e2000000, no million digits."""
     if isinstance(number, int):
         return abs(number) < 10**_MOST_DIGITS
-    digits: int = max(number.adjusted(), 0) + 1 - min(int(number.as_tuple().exponent), 0)
-    return digits <= _MOST_DIGITS
+    before, after = max(number.adjusted(), 0) + 1, -min(int(number.as_tuple().exponent), 0)
+    return bool(before + after <= _MOST_DIGITS)
 
 
 class _Table:
