@@ -273,9 +273,8 @@ def default_policy_text(lower: str = "0", upper: str = "1") -> str:
 def _is_short(number: Decimal | int) -> bool:
     """Whether a finite number has few digits in plain notation: no 1e2000000, no million digits."""
     if isinstance(number, int):
-        return abs(number) < 10**_MOST_DIGITS
-    before, after = max(number.adjusted(), 0) + 1, -min(int(number.as_tuple().exponent), 0)
-    return bool(before + after <= _MOST_DIGITS)
+        return len(f"{abs(number):x}") <= _MOST_DIGITS  # hexadecimal digits are counted in linear time
+    return max(number.adjusted(), 0) + 1 - min(int(number.as_tuple().exponent), 0) <= _MOST_DIGITS
 
 
 class _Table:
