@@ -27,7 +27,7 @@ from prune_verify.checker.network import Network, Node
 from prune_verify.checker.patch import LearnedPatch
 from prune_verify.checker.proof import Proof, parse
 from prune_verify.checker.region import float64_not_above, float64_not_below
-from prune_verify.checker.relaxation import crown_intervals, lower_bounds
+from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.smt import forget_query
 
 __all__ = [
@@ -97,12 +97,12 @@ def _bounds(network: Network, batch: _Batch, objectives: Floats, arithmetic: str
     intervals = crown_intervals(network, batch.lower, batch.upper, arithmetic)
     count, each, labels = objectives.shape
     places = np.repeat(np.arange(count), each)
-    best = lower_bounds(network, intervals, objectives.reshape(-1, labels), {}, arithmetic, places)
+    best = lower_bounds(network, intervals, objectives.reshape(-1, labels), Hints(), arithmetic, places)
     best = best.reshape(count, each)
     if batch.slopes:
         chosen = objectives[batch.hinted].reshape(-1, labels)
         slopes = {node: values.reshape(-1, *network.nodes[node].shape) for node, values in batch.slopes.items()}
-        found = lower_bounds(network, intervals, chosen, slopes, arithmetic, np.repeat(batch.hinted, each))
+        found = lower_bounds(network, intervals, chosen, Hints(slopes), arithmetic, np.repeat(batch.hinted, each))
         best[batch.hinted] = np.maximum(best[batch.hinted], found.reshape(-1, each))
     return best
 

@@ -25,7 +25,15 @@ import numpy.typing as npt
 from prune_verify.checker.errors import LimitError, ProofError
 from prune_verify.checker.network import Network, Node, apply_node
 
-__all__ = ["Intervals", "interval_pass", "logit_spread", "node_rounding", "require_ieee_float64"]
+__all__ = [
+    "Intervals",
+    "enclose",
+    "interval_pass",
+    "logit_spread",
+    "node_cost",
+    "node_rounding",
+    "require_ieee_float64",
+]
 
 BINARY32 = "ieee754-binary32"
 U64 = 2.0**-53
@@ -47,16 +55,26 @@ class Intervals:
         lower: one float64 array [rows, *node.shape] per node ([1, *node.shape] for constants).
         upper: the same; upper ends.
         logits: index of the network's output.
+        empty: [rows]: two enclosures of one value had nothing in common: no execution is in this case.
 
     """
 
     lower: list[Floats]
     upper: list[Floats]
     logits: int
+    empty: npt.NDArray[np.bool_]
 
     def box(self, node: int) -> Box:
         """The enclosure of one node."""
         return self.lower[node], self.upper[node]
+
+    def narrow(self, node: int, box: Box) -> None:
+        """Intersect a node's enclosure with another one; an empty row keeps a point."""
+        low, high = np.maximum(self.lower[node], box[0]), np.minimum(self.upper[node], box[1])
+        crossed = low > high
+        if crossed.any():
+            self.empty[:] |= crossed.reshape(len(crossed), -1).any(axis=1)
+        self.lower[node], self.upper[node] = low, np.maximum(low, high)
 
     def output(self) -> Box:
         """The enclosure of the logits: two arrays [rows, labels]."""
@@ -93,18 +111,27 @@ def _gamma32(terms: int) -> float:
 class _Step:
     """One node over boxes: the enclosure of its exact function, and E, the rounding that float32 may add.
 
-    ``reach`` bounds every intermediate result (the sum of the absolute terms of a sum).
+    ``reach`` bounds every intermediate result (the sum of the absolute terms of a sum). ``total`` bounds, for every
+    element, the sum of the absolute values of what is added up there, and ``terms`` how many numbers meet in one sum,
+    forwards (inputs of an element) or backwards (elements that an input goes into); 0 where nothing is added up.
     """
 
     lower: Floats
     upper: Floats
     rounding: Floats | float = 0.0
     reach: float = 0.0
+    total: Floats | float = 0.0
+    terms: int = 0
 
 
 def _exactly(node: Node, inputs: list[Box]) -> _Step:
     """A node that is monotone in each input and rounds nothing."""
-    return _Step(apply_node(node, [low for low, _ in inputs]), apply_node(node, [high for _, high in inputs]))
+    lower, upper = (apply_node(node, [box[end] for box in inputs]) for end in (0, 1))
+    if node.op not in ("Gather", "Max", "Min", "MaxPool"):  # no input goes into two elements
+        return _Step(lower, upper)
+    largest = replace(node, op="Max") if node.op == "Min" else node
+    total = apply_node(largest, [_magnitude(box) for box in inputs])
+    return _Step(lower, upper, total=total, terms=prod(node.ints.get("kernel", node.shape)))
 
 
 def _absolute(_: Node, inputs: list[Box]) -> _Step:
@@ -135,7 +162,9 @@ def _weighted(node: Node, inputs: list[Box]) -> _Step:
     largest = float(np.abs(weight).max(initial=0.0)) * max(scale, 1.0)
     reach = float(_magnitude(inputs[0]).max(initial=0.0))
     rounding = _gamma32(terms) * total * (1 + 2.0**-20) + terms * (2.0 + largest + reach * (1 + scale)) * TINY32
-    return _Step(lower, upper, rounding, float(total.max(initial=0.0)) * max(1.0, 1.0 / scale if scale else 1.0))
+    most = float(total.max(initial=0.0)) * max(1.0, 1.0 / scale if scale else 1.0)
+    backwards = weight.shape[0] * prod(weight.shape[2:])
+    return _Step(lower, upper, rounding, most, total, max(terms, backwards))
 
 
 def _bias(node: Node, rank: int) -> tuple[Floats | float, Floats | float]:
@@ -166,7 +195,8 @@ def _batch_norm(node: Node, inputs: list[Box]) -> _Step:
     rounding = (6 * U32 * size + 2 * U32 * np.abs(bias)) * (1 + 2.0**-20)
     tiny = 8 * (2.0 + np.abs(slope) + _magnitude(inputs[0]) + np.abs(mean)) * TINY32
     reach = max(float((size + np.abs(bias)).max(initial=0.0)), float(np.abs(slope).max(initial=0.0)))
-    return _Step(np.minimum(*ends) - radius, np.maximum(*ends) + radius, rounding + tiny, reach)
+    total = size + np.abs(bias)
+    return _Step(np.minimum(*ends) - radius, np.maximum(*ends) + radius, rounding + tiny, reach, total, 16)
 
 
 def _sum_of_two(node: Node, inputs: list[Box]) -> _Step:
@@ -176,7 +206,15 @@ def _sum_of_two(node: Node, inputs: list[Box]) -> _Step:
         other_low, other_high = other_high, other_low
     lower = np.nextafter(apply_node(node, [low, other_low]), -np.inf)
     upper = np.nextafter(apply_node(node, [high, other_high]), np.inf)
-    return _Step(lower, upper, _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + 3 * TINY32)
+    rounding = _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + 3 * TINY32
+    total = apply_node(replace(node, op="Add"), [_magnitude(box) for box in inputs])
+    return _Step(lower, upper, rounding, total=total, terms=_broadcast(node, inputs))
+
+
+def _broadcast(node: Node, inputs: list[Box]) -> int:
+    """How many elements one number of an input goes into at most, or 0 if each goes into one."""
+    most = max(prod(node.shape) // max(1, prod(low.shape[1:])) for low, _ in inputs)
+    return most if most > 1 else 0
 
 
 def _product(node: Node, inputs: list[Box]) -> _Step:
@@ -185,7 +223,9 @@ def _product(node: Node, inputs: list[Box]) -> _Step:
     lower = np.nextafter(np.minimum.reduce(ends), -np.inf)
     upper = np.nextafter(np.maximum.reduce(ends), np.inf)
     reach = sum(float(_magnitude(box).max(initial=0.0)) for box in inputs)
-    return _Step(lower, upper, _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + (2.0 + reach) * TINY32)
+    total = _magnitude((lower, upper))
+    rounding = total * U32 * (1 + 2.0**-20) + (2.0 + reach) * TINY32
+    return _Step(lower, upper, rounding, total=total, terms=_broadcast(node, inputs) + 1)
 
 
 def _summed(node: Node, inputs: list[Box]) -> _Step:
@@ -198,7 +238,7 @@ def _summed(node: Node, inputs: list[Box]) -> _Step:
     size = apply_node(node, [_magnitude(inputs[0])])
     radius = 2 * (terms + 8) * U64 * size + terms * TINY64
     rounding = _gamma32(terms + 2) * size * (1 + 2.0**-20) + (terms + 2) * 2 * TINY32
-    return _Step(low - radius, high + radius, rounding, float(size.max(initial=0.0)) * terms)
+    return _Step(low - radius, high + radius, rounding, float(size.max(initial=0.0)) * terms, size, terms + 2)
 
 
 _STEPS: dict[str, Callable[[Node, list[Box]], _Step]] = {
@@ -233,6 +273,26 @@ def node_rounding(node: Node, inputs: list[Box], arithmetic: str) -> Floats | fl
     return _STEPS[node.op](node, inputs).rounding if arithmetic == BINARY32 else 0.0
 
 
+def node_cost(node: Node, inputs: list[Box], arithmetic: str) -> tuple[Floats | float, int]:
+    """What one unit of coefficient on a node's value may lose when it is carried over to the node's inputs.
+
+    The coefficient of an input is a float64 sum over the elements that it goes into. Times the input it is off
+    by at most (terms + 4) 2^-53 sum |A_i| total_i over all inputs together; twice that is charged, and E.
+
+    Args:
+        node: any but ``Input`` and ``Constant``.
+        inputs: enclosures of the computed inputs.
+        arithmetic: ``real`` or ``ieee754-binary32``.
+
+    Returns:
+        The loss per unit of each element, and how many terms may underflow in one sum (0: nothing is added up).
+
+    """
+    step = _STEPS[node.op](node, inputs)
+    float64 = 2 * (step.terms + 8) * U64 * step.total
+    return (float64 + step.rounding if arithmetic == BINARY32 else float64), step.terms
+
+
 def interval_pass(network: Network, lower: Floats, upper: Floats, arithmetic: str) -> Intervals:
     """Enclose every value of ``network`` over boxes.
 
@@ -251,19 +311,36 @@ def interval_pass(network: Network, lower: Floats, upper: Floats, arithmetic: st
 
     """
     require_ieee_float64()
-    result = Intervals([], [], network.output)
-    with np.errstate(all="ignore"):  # what overflows is refused below
-        for index, node in enumerate(network.nodes):
-            low, high = _enclosed(node, [result.box(i) for i in node.inputs], (lower, upper), arithmetic)
-            if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
-                raise ProofError(f"node {index} ({node.op})", "interval pass: finite values", "no overflow", "overflow")
-            if arithmetic == BINARY32 and max(-low.min(initial=0.0), high.max(initial=0.0)) >= _OVERFLOW:
-                raise ProofError(
-                    f"node {index} ({node.op})", "interval pass: no overflow in float32", "below 2^127", "more"
-                )
-            result.lower.append(low)
-            result.upper.append(high)
+    result = Intervals([], [], network.output, np.zeros(len(lower), dtype=np.bool_))
+    for index in range(len(network.nodes)):
+        enclose(network, index, result, (lower, upper), arithmetic)
     return result
+
+
+def enclose(network: Network, index: int, result: Intervals, domain: Box, arithmetic: str) -> None:
+    """Append the enclosure of the next node, made from those of its inputs.
+
+    Args:
+        network: the network.
+        index: of the node: the number of enclosures that ``result`` has.
+        result: the enclosures so far.
+        domain: the boxes of the input.
+        arithmetic: ``real`` or ``ieee754-binary32``.
+
+    Raises:
+        ProofError: a value may overflow (or does already in float64).
+        LimitError: a sum is too long.
+
+    """
+    node = network.nodes[index]
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        low, high = _enclosed(node, [result.box(i) for i in node.inputs], domain, arithmetic)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        raise ProofError(f"node {index} ({node.op})", "interval pass: finite values", "no overflow", "overflow")
+    if arithmetic == BINARY32 and max(-low.min(initial=0.0), high.max(initial=0.0)) >= _OVERFLOW:
+        raise ProofError(f"node {index} ({node.op})", "interval pass: no overflow in float32", "below 2^127", "more")
+    result.lower.append(low)
+    result.upper.append(high)
 
 
 def _enclosed(node: Node, inputs: list[Box], domain: Box, arithmetic: str) -> Box:

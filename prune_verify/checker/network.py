@@ -196,7 +196,7 @@ def windows(
     """Sliding windows of ``x`` [batch, channel, *space] as [batch, channel, *out, *kernel], padded with ``fill``."""
     rank = len(kernel)
     width = [(0, 0), (0, 0), *((pads[i], pads[rank + i]) for i in range(rank))]
-    padded = np.pad(x, width, constant_values=fill) if any(pads) else x  # type: ignore[call-overload]
+    padded = np.pad(x, width, constant_values=np.array(fill, dtype=x.dtype)) if any(pads) else x
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
     step = tuple(slice(None, None, s) for s in strides) + tuple(slice(None, None, d) for d in dilations)

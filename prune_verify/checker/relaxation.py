@@ -1,30 +1,31 @@
 """Linear relaxation: rigorous lower bounds of linear functions of a network's values over boxes, from any slopes.
 
-One kernel serves CROWN, alpha-CROWN and stable neurons. It walks back from the output with one coefficient
-per value and keeps, for all values that an execution can have,
+One kernel serves CROWN, alpha-CROWN, beta-CROWN, stable neurons and the duals of linear programs. It walks back from
+the output with one coefficient per value and keeps, for all values that an execution can have,
 
     c . N(x)  >=  sum over the open nodes of A . value  +  a constant.
 
-Only at a ReLU is anything chosen, and there any finite L is sound, because for x in [low, high]
+Only at a node that is not linear is anything chosen, and there any finite L is sound: the rules are those of
+:mod:`prune_verify.checker.relaxation_rules`. So slopes and multipliers may be wrong or hostile.
 
-    A relu(x) >= L x + m     with m = min(0, -L low, (A - L) high)     if low < 0 < high,
+Rounding. A coefficient is whatever float64 number was computed for it. How far the coefficients of a node's inputs lie
+from the exact ones is charged where the node is replaced: a sum of n products is off by at most
+(n+4) 2^-53 times the sum of their absolute values, so that all inputs together lose at most (n+4) 2^-53 |A| total,
+total being the sum of absolute values that makes up the node (known from the enclosures); twice that is charged,
+for any order of summation. The terms of the constant have at most four roundings each (A and L are the floats
+computed, so that A - L has one; rounding keeps signs and order, so that a minimum has the relative error of its
+members). Their sum pays 2 (count + 8) 2^-53 times the sum of their absolute values, and count 2^-1020 (underflow).
+In binary32 every node pays |A| E as well, E being its own rounding in any execution, so that the bound is on
+exact differences of the logits that the deployed program computes.
 
-the function being piecewise linear with its one breakpoint at 0; so slopes may be wrong or hostile.
-
-Rounding. A coefficient is whatever float64 number was computed for it; how far it may lie from the exact one is
-paid into the constant at once, times the largest absolute value of its node. A product of n terms pays
-(n+4) 2^-53 |A||W| + n (2 + max|A| + max|W|) 2^-1020, doubled, for any order of summation. The terms of the constant
-have at most four roundings each (A and L are the floats computed, so that A - L has one; rounding keeps signs and
-order, so that a minimum has the relative error of its members). Their sum pays 2 (count + 8) 2^-53 times the sum of
-their absolute values, and count 2^-1020. In binary32 every node pays |A| E as well, E being its own rounding in
-any execution, so that the bound is on exact differences of the logits that the deployed program computes.
-
-Source: MATHS 5.2; CROWN (arXiv 1811.00866); Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
+Source: MATHS 5.2; CROWN (arXiv 1811.00866); beta-CROWN (arXiv 2103.06624); Higham, Accuracy and Stability of Numerical
+Algorithms, section 3.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -32,55 +33,97 @@ import numpy.typing as npt
 
 from prune_verify.checker.errors import ProofError, UnsupportedVersionError
 from prune_verify.checker.interval import (
-    BINARY32,
+    TINY64,
     U64,
     Box,
     Floats,
     Intervals,
-    interval_pass,
-    node_rounding,
+    enclose,
+    node_cost,
     require_ieee_float64,
 )
 from prune_verify.checker.network import Network, Node
+from prune_verify.checker.relaxation_rules import carried, largest, offset, piecewise, relu
 
-__all__ = ["beats", "crown_intervals", "lower_bounds"]
+__all__ = ["Hints", "beats", "crown_intervals", "lower_bounds"]
 
 Rows = npt.NDArray[np.int64]
-Slopes = Mapping[int, npt.NDArray[np.float32] | Floats]
-Part = tuple[Floats, Floats | None]  # what an input's coefficient gains, and how far that may be off
+Singles = npt.NDArray[np.float32]
 
-_TINY = 2.0**-1020
 _CELLS = 2**21  # most numbers of one array
+_CHOICES = ("Relu", "Abs", "Clip", "Max", "Min", "MaxPool", "ReduceMax")
+
+
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What a proof supplies for a batch of bounds. Nothing here is believed but ``narrowed``, which the checker makes.
+
+    Args:
+        slopes: by ``Relu`` node, [bounds, *node.shape]: L / A where A >= 0; any finite numbers. Others: rule crown.
+        shifts: by ``Relu`` node, [bounds, *node.shape]: added to L; any finite numbers (multipliers of splits).
+        narrowed: by node, (lower, upper) [bounds, *node.shape]: enclosures after the case distinctions of a leaf.
+
+    """
+
+    slopes: Mapping[int, Floats | Singles] = field(default_factory=dict)
+    shifts: Mapping[int, Floats | Singles] = field(default_factory=dict)
+    narrowed: Mapping[int, Box] = field(default_factory=dict)
+
+    def part(self, places: Rows) -> Hints:
+        """The hints of some of the bounds, numbers as float64."""
+        return Hints(
+            {node: values[places].astype(np.float64) for node, values in self.slopes.items()},
+            {node: values[places].astype(np.float64) for node, values in self.shifts.items()},
+            {node: (low[places], high[places]) for node, (low, high) in self.narrowed.items()},
+        )
+
+    def require_fit(self, network: Network, count: int) -> None:
+        """Establish that every number is finite and belongs to a value of the network.
+
+        Raises:
+            ProofError: otherwise.
+
+        """
+        for name, found in (("slopes", self.slopes), ("shifts", self.shifts)):
+            for index, values in found.items():
+                known = 0 <= index < len(network.nodes) and network.nodes[index].op == "Relu"
+                if not known or values.shape != (count, *network.nodes[index].shape) or not np.isfinite(values).all():
+                    raise ProofError(f"{name}/{index}", name, "finite, of the shape of a Relu", str(values.shape))
+
+
+_NONE = Hints()
 
 
 class _Enclosure:
-    """A network's enclosed values, and the rounding of each node, computed once per batch of boxes."""
+    """A network's enclosed values, and what each node charges, computed once per batch of boxes."""
 
     def __init__(self, network: Network, intervals: Intervals, arithmetic: str) -> None:
-        self.network, self.arithmetic = network, arithmetic
-        self.lower, self.upper = list(intervals.lower), list(intervals.upper)
-        self._rounding: dict[int, Floats] = {}
+        self.network, self.intervals, self.arithmetic = network, intervals, arithmetic
+        self._costs: dict[int, tuple[Floats, Floats] | None] = {}
 
     def box(self, index: int, rows: Rows) -> Box:
         """The enclosure of a node's value for the chosen rows."""
-        return _rows(self.lower[index], rows), _rows(self.upper[index], rows)
+        low, high = self.intervals.box(index)
+        return _rows(low, rows), _rows(high, rows)
 
     def magnitude(self, index: int, rows: Rows) -> Floats:
         """The largest absolute value that a node can have."""
         low, high = self.box(index, rows)
         return np.maximum(np.abs(low), np.abs(high))
 
-    def rounding(self, index: int, rows: Rows) -> Floats | None:
-        """E of a node, or None where it is 0."""
-        if self.arithmetic != BINARY32:
-            return None
-        node = self.network.nodes[index]
-        if index not in self._rounding:
-            boxes = [(self.lower[i], self.upper[i]) for i in node.inputs]
-            found = np.asarray(node_rounding(node, boxes, self.arithmetic), dtype=np.float64)
-            self._rounding[index] = found if found.ndim == len(node.shape) + 1 else found[np.newaxis]
-        found = self._rounding[index]
-        return _rows(found, rows) if found.any() else None
+    def cost(self, index: int, rows: Rows) -> tuple[Floats, Floats] | None:
+        """What a node charges per unit of each coefficient, and once per walk; None where it is nothing."""
+        if index not in self._costs:
+            node = self.network.nodes[index]
+            boxes = [self.intervals.box(i) for i in node.inputs]
+            each, terms = node_cost(node, boxes, self.arithmetic)
+            each = np.asarray(each, dtype=np.float64)
+            each = each if each.ndim == len(node.shape) + 1 else np.broadcast_to(each, (1, *node.shape))
+            reach = sum((np.maximum(np.abs(a), np.abs(b)).reshape(len(a), -1).sum(axis=1) for a, b in boxes), 0.0)
+            once = np.atleast_1d(terms * TINY64 * (1.0 + reach))
+            self._costs[index] = (each, once) if terms or each.any() else None
+        found = self._costs[index]
+        return None if found is None else (_rows(found[0], rows), _rows(found[1], rows))
 
 
 def _rows(array: Floats, rows: Rows) -> Floats:
@@ -91,45 +134,43 @@ def _rows(array: Floats, rows: Rows) -> Floats:
 class _Walk:
     """One walk back from a node: open coefficients and the constant, for a batch of objectives."""
 
-    def __init__(self, known: _Enclosure, rows: Rows, slopes: Slopes) -> None:
-        self.known, self.rows, self.slopes = known, rows, slopes
+    def __init__(self, known: _Enclosure, rows: Rows, hints: Hints = _NONE) -> None:
+        self.known, self.rows, self.hints = known, rows, hints
         self.coefficients: dict[int, Floats] = {}
         self.total, self.size, self.count = np.zeros(len(rows)), np.zeros(len(rows)), 0
 
+    def box(self, index: int) -> Box:
+        """The enclosure of a node's value, narrowed by the case distinctions of each leaf."""
+        narrowed = self.hints.narrowed.get(index)
+        return self.known.box(index, self.rows) if narrowed is None else narrowed
+
     def pay(self, terms: Floats) -> None:
         """Add terms [rows, ...] to the constant, each with at most four roundings."""
-        flat = terms.reshape(len(self.rows), -1)
+        flat = terms.reshape(len(terms), -1)
         self.total += flat.sum(axis=1)
         self.size += np.abs(flat).sum(axis=1)
         self.count += flat.shape[1] + 1
 
-    def push(self, index: int, part: Part) -> None:
-        """Add to the coefficient of a node, and pay for how far the result may be off."""
-        coefficient, radius = part
-        if index in self.coefficients:
-            coefficient = self.coefficients[index] + coefficient
-            added = 2 * U64 * np.abs(coefficient)
-            radius = added if radius is None else radius + added
+    def push(self, index: int, coefficient: Floats) -> None:
+        """Add to the coefficient of a node, and charge what the addition may lose."""
+        before = self.coefficients.get(index)
+        if before is not None:
+            coefficient = before + coefficient
+            self.pay(-(2 * U64 * np.abs(coefficient) * self.known.magnitude(index, self.rows)))
         if not np.isfinite(coefficient).all():
             raise ProofError(f"node {index}", "relaxation: finite coefficients", "no overflow", "overflow")
         self.coefficients[index] = coefficient
-        if radius is not None:
-            self.pay(-(radius * self.known.magnitude(index, self.rows)))
-
-    def constant(self) -> Floats:
-        """The constant, rounded down by all that its sum may have lost."""
-        lost = 2 * (self.count + 8) * U64 * self.size + self.count * _TINY
-        return np.nextafter(self.total - lost, -np.inf)
 
     def run(self, start: int, objective: Floats) -> Floats:
         """Lower bounds [rows] of ``objective`` [rows, *shape of the start node] times that node's value."""
         with np.errstate(all="ignore"):  # what overflows is refused below and in push
-            self.push(start, (objective, None))
+            self.push(start, objective)
             for index in range(start, -1, -1):
                 coefficient = self.coefficients.pop(index, None)
                 if coefficient is not None:
                     self._replace(index, self.known.network.nodes[index], coefficient)
-            found = self.constant()
+            lost = 2 * (self.count + 8) * U64 * self.size + self.count * TINY64
+            found = np.nextafter(self.total - lost, -np.inf)
         if not np.isfinite(found).all():
             raise ProofError("relaxation", "relaxation: finite bounds", "no overflow", "overflow")
         return found
@@ -137,106 +178,33 @@ class _Walk:
     def _replace(self, index: int, node: Node, coefficient: Floats) -> None:
         """Replace A . value of a node by coefficients of its inputs."""
         if node.op in ("Input", "Constant"):
-            low, high = self.known.box(index, self.rows)
+            low, high = self.box(index)
             self.pay(np.minimum(coefficient * low, coefficient * high))
             return
-        rounding = self.known.rounding(index, self.rows)
-        if rounding is not None:
-            self.pay(-(np.abs(coefficient) * rounding))
-        for source, part in zip(node.inputs, self._parts(index, node, coefficient), strict=True):
+        cost = self.known.cost(index, self.rows)
+        if cost is not None:
+            self.pay(-(np.abs(coefficient) * cost[0]))
+            self.pay(np.broadcast_to(-cost[1], len(self.rows)))
+        if node.op in _CHOICES:
+            parts, least = self._chosen(index, node, coefficient)
+            self.pay(least)
+        else:
+            parts, constant = carried(self.known.network, node, coefficient), offset(node)
+            if constant is not None:
+                self.pay(coefficient * constant)
+        for source, part in zip(node.inputs, parts, strict=True):
             self.push(source, part)
 
-    def _parts(self, index: int, node: Node, coefficient: Floats) -> list[Part]:
-        shapes = [self.known.network.nodes[i].shape for i in node.inputs]
-        match node.op:
-            case "Linear":
-                return [self._linear(node, coefficient)]
-            case "Relu":
-                return [self._relu(index, node, coefficient)]
-            case "Add" | "Sub":
-                second = -coefficient if node.op == "Sub" else coefficient
-                return [_folded(coefficient, shapes[0]), _folded(second, shapes[1])]
-            case "Mul":
-                return self._product(node, coefficient, shapes)
-            case "Reshape":
-                return [(coefficient.reshape(len(self.rows), *shapes[0]), None)]
-            case "Transpose":
-                return [(coefficient.transpose(0, *(int(p) + 1 for p in np.argsort(node.ints["perm"]))), None)]
-            case "Concat":
-                axis = node.ints["axis"][0]
-                cuts = np.cumsum([shape[axis] for shape in shapes])[:-1]
-                return [(part, None) for part in np.split(coefficient, cuts, axis + 1)]
-            case "Gather":
-                return [_scattered(node, coefficient, shapes[0])]
-        raise UnsupportedVersionError("network", "relaxation: operator", "one with a relaxation rule", node.op)
-
-    def _linear(self, node: Node, coefficient: Floats) -> Part:
-        """Rule linear: A (W x + b) = (A W) x + A b. alpha W and beta b are exact in float64 (48 bits)."""
-        if node.ints["axis"][0] != -1:
-            axis = f"axis {node.ints['axis'][0]}"
-            raise UnsupportedVersionError("network", "relaxation: operator", "Linear over the last axis", axis)
-        weight = node.arrays["weight"].astype(np.float64)
-        if "alpha" in node.arrays:
-            weight *= float(node.arrays["alpha"])
-        if "bias" in node.arrays:
-            bias = node.arrays["bias"].astype(np.float64)
-            self.pay(coefficient * (bias * float(node.arrays["beta"]) if "beta" in node.arrays else bias))
-        terms = weight.shape[0]
-        absolute, sizes = np.abs(coefficient), np.abs(weight)
-        tiny = terms * (2.0 + absolute.max(initial=0.0) + sizes.max(initial=0.0)) * _TINY
-        return coefficient @ weight, 2 * ((terms + 4) * U64 * (absolute @ sizes) + tiny)
-
-    def _relu(self, index: int, node: Node, coefficient: Floats) -> Part:
-        """Rule relu: A relu(x) >= L x + m for any finite L; stable neurons take L = A or L = 0 and m = 0."""
-        low, high = self.known.box(node.inputs[0], self.rows)
-        unstable = (low < 0) & (high > 0)
-        slope = self.slopes.get(index)
-        chosen = (high > -low).astype(np.float64) if slope is None else slope.astype(np.float64)
-        chord = high / np.where(unstable, high - low, 1.0)
-        line = np.where(unstable, coefficient * np.where(coefficient >= 0, chosen, chord), 0.0)
-        line = np.where(low >= 0, coefficient, line)
-        if not np.isfinite(line).all():
-            raise ProofError(f"node {index}", "relaxation: finite slopes", "a finite L", "not finite")
-        least = np.minimum(np.minimum(-(line * low), (coefficient - line) * high), 0.0)
-        self.pay(np.where(unstable, least, 0.0))
-        return line, None
-
-    def _product(self, node: Node, coefficient: Floats, shapes: list[tuple[int, ...]]) -> list[Part]:
-        """Rule scale: a constant factor times a value; the constant itself gets nothing more."""
-        factors = [self.known.network.nodes[i] for i in node.inputs]
-        place = next((i for i, factor in enumerate(factors) if factor.op == "Constant"), None)
-        if place is None:
-            raise UnsupportedVersionError("network", "relaxation: operator", "Mul by a constant", "Mul of two values")
-        value = factors[place].arrays["value"].astype(np.float64)
-        scaled, radius = _folded(coefficient * value, shapes[1 - place], roundings=1)
-        nothing = np.zeros((len(self.rows), *shapes[place]))
-        return [(nothing, None), (scaled, radius)][:: 1 if place == 0 else -1]
-
-
-def _folded(coefficient: Floats, shape: tuple[int, ...], roundings: int = 0) -> Part:
-    """The coefficient summed over the axes along which an input of ``shape`` was broadcast."""
-    lifted = (1,) * (coefficient.ndim - 1 - len(shape)) + shape
-    axes = tuple(i + 1 for i, (n, m) in enumerate(zip(coefficient.shape[1:], lifted, strict=True)) if n != m)
-    if not axes and not roundings:
-        return coefficient.reshape(coefficient.shape[0], *shape), None
-    terms = prod(coefficient.shape[axis] for axis in axes)
-    both = (coefficient, np.abs(coefficient))
-    part, size = (v.sum(axis=axes, keepdims=True).reshape(len(v), *shape) for v in both)
-    return part, 2 * ((terms + 4 + roundings) * U64 * size + terms * _TINY)
-
-
-def _scattered(node: Node, coefficient: Floats, shape: tuple[int, ...]) -> Part:
-    """Rule gather: an element taken several times gets the sum of its coefficients."""
-    axis, indices = node.ints["axis"][0], np.array(node.ints["indices"], dtype=np.int64)
-    rows, head, tail = coefficient.shape[0], prod(shape[:axis]), prod(shape[axis + 1 :])
-    taken = np.moveaxis(coefficient.reshape(rows, head, len(indices), tail), 2, 0)
-    sums = []
-    for values in (taken, np.abs(taken)):
-        found = np.zeros((shape[axis], rows, head, tail))
-        np.add.at(found, indices, values)
-        sums.append(np.moveaxis(found, 0, 2).reshape(rows, *shape))
-    most = int(np.bincount(indices % shape[axis], minlength=1).max(initial=0))
-    return sums[0], None if most <= 1 else 2 * (most + 4) * U64 * sums[1]
+    def _chosen(self, index: int, node: Node, coefficient: Floats) -> tuple[list[Floats], Floats]:
+        """L of each input, and what is paid for it, for a node that is not linear."""
+        if node.op == "Relu":
+            slope, shift = self.hints.slopes.get(index), self.hints.shifts.get(index)
+            line, least = relu(coefficient, self.box(node.inputs[0]), slope, shift)
+        elif node.op in ("Abs", "Clip"):
+            line, least = piecewise(node, coefficient, self.box(node.inputs[0]))
+        else:
+            return largest(self.known.network, node, coefficient, [self.box(i) for i in node.inputs])
+        return [line], least
 
 
 def _at_once(network: Network) -> int:
@@ -244,18 +212,11 @@ def _at_once(network: Network) -> int:
     return max(1, _CELLS // max(prod(node.shape) for node in network.nodes))
 
 
-def _require_slopes(network: Network, slopes: Slopes, count: int) -> None:
-    for index, slope in slopes.items():
-        of_relu = 0 <= index < len(network.nodes) and network.nodes[index].op == "Relu"
-        if not of_relu or slope.shape != (count, *network.nodes[index].shape) or not np.isfinite(slope).all():
-            raise ProofError(f"slopes/{index}", "slopes", "finite, of the shape of a Relu", str(slope.shape))
-
-
 def lower_bounds(
     network: Network,
     intervals: Intervals,
     objectives: Floats,
-    slopes: Slopes,
+    hints: Hints,
     arithmetic: str,
     rows: Rows | None = None,
 ) -> Floats:
@@ -265,78 +226,105 @@ def lower_bounds(
         network: the network.
         intervals: proved enclosures of its values over the boxes, in the same arithmetic.
         objectives: float64 [bounds, labels]: c, exact.
-        slopes: by ``Relu`` node, [bounds, *node.shape]: L / A where A >= 0; any finite numbers. Others: rule crown,
-            which is 1 if high > -low, else 0.
-        arithmetic: ``real`` or ``ieee754-binary32``; there c times the computed logits is bounded, in exact numbers.
-        rows: int64 [bounds]: the box of each objective; None if there is one objective for each box.
+        hints: for the bounds.
+        arithmetic: ``real`` or ``ieee754-binary32``: the logits that the program computes.
+        rows: [bounds]: which box; None: bound i is over box i.
 
     Returns:
-        Float64 [bounds]: no value of c . N(x) on the box is below.
+        float64 [bounds]: no execution over the box gives less.
 
     Raises:
         UnsupportedVersionError: an operator without a rule.
-        ProofError: not finite, or slopes that are not a ReLU's.
+        ProofError: hints that do not fit, or a bound that is not finite.
         LimitError: float64 is not IEEE 754 in this process.
 
     """
     require_ieee_float64()
     count = len(objectives)
-    _require_slopes(network, slopes, count)
+    hints.require_fit(network, count)
     places = np.arange(count) if rows is None else rows
     known, step, found = _Enclosure(network, intervals, arithmetic), _at_once(network), np.empty(count)
     for start in range(0, count, step):
-        part = slice(start, start + step)
+        part = np.arange(start, min(start + step, count))
         objective = objectives[part].reshape(-1, *network.output_shape)
-        chosen = {index: slope[part] for index, slope in slopes.items()}
-        found[part] = _Walk(known, places[part], chosen).run(network.output, objective)
+        found[part] = _Walk(known, places[part], hints.part(part)).run(network.output, objective)
     return found
 
 
-def crown_intervals(network: Network, lower: Floats, upper: Floats, arithmetic: str) -> Intervals:
-    """Enclose every value over boxes, the inputs of unstable ReLUs tightened in order by rule crown.
+def crown_intervals(
+    network: Network,
+    lower: Floats,
+    upper: Floats,
+    arithmetic: str,
+    *,
+    within: Intervals | None = None,
+    hints: Hints = _NONE,
+) -> Intervals:
+    """Enclose every value over boxes, the inputs of unstable ReLUs (and of other choices) tightened in order.
 
     Args:
         network: the network.
         lower: float64 [rows, *input_shape]: lower ends of the boxes.
         upper: the same; upper ends.
         arithmetic: ``real`` or ``ieee754-binary32``.
+        within: enclosures that hold for the same rows already, narrowed by a case distinction.
+        hints: slopes for all bounds on one row; others take rule crown.
+
+    Returns:
+        The enclosures; with ``within``, rows in which two of them have nothing in common are ``empty``.
 
     Raises:
         UnsupportedVersionError: an operator without a rule, below a ReLU.
-        ProofError: a value may overflow.
+        ProofError: a value may overflow, or enclosures contradict one another without any case distinction.
         LimitError: float64 is not IEEE 754 in this process, or a sum is too long.
 
     """
-    intervals = interval_pass(network, lower, upper, arithmetic)
-    known = _Enclosure(network, intervals, arithmetic)
-    relaxed: list[bool] = []  # whether a ReLU lies below: otherwise the interval pass is as tight already
+    require_ieee_float64()
+    hints.require_fit(network, len(lower))
+    empty = np.zeros(len(lower), dtype=np.bool_) if within is None else within.empty.copy()
+    found = Intervals([], [], network.output, empty)
+    known = _Enclosure(network, found, arithmetic)
+    signs, ends = _read_by_choices(network)
+    relaxed: list[bool] = []  # whether a choice lies below: otherwise the interval pass is as tight already
     for index, node in enumerate(network.nodes):
-        relaxed.append(node.op == "Relu" or any(relaxed[i] for i in node.inputs))
-        if node.op == "Relu":
-            source = node.inputs[0]
-            if relaxed[source]:
-                _tighten(known, source)
-            known.lower[index] = np.maximum(known.lower[source], 0.0)
-            known.upper[index] = np.maximum(known.upper[source], 0.0)
-    return Intervals(known.lower, known.upper, network.output)
+        enclose(network, index, found, (lower, upper), arithmetic)
+        if within is not None:
+            found.narrow(index, within.box(index))
+        if any(relaxed[i] for i in node.inputs) and index in signs | ends:
+            _tighten(known, index, hints, signs_only=index not in ends)
+            if within is None and found.empty.any():
+                expected, got = "a region that is not empty", "an empty enclosure"
+                raise ProofError(f"node {index}", "relaxation: enclosures", expected, got)
+        relaxed.append(node.op in _CHOICES or any(relaxed[i] for i in node.inputs))
+    return found
 
 
-def _tighten(known: _Enclosure, index: int) -> None:
-    """Tighten the enclosure of every element of a node that may be of either sign."""
+def _read_by_choices(network: Network) -> tuple[set[int], set[int]]:
+    """The nodes whose sign a ReLU asks for, and those whose ends another choice asks for (a choice has tight ends)."""
+    signs, ends = set(), set()
+    for node in network.nodes:
+        for source in node.inputs if node.op in _CHOICES else ():
+            if node.op == "Relu":
+                signs.add(source)
+            elif network.nodes[source].op not in _CHOICES:
+                ends.add(source)
+    return signs, ends
+
+
+def _tighten(known: _Enclosure, index: int, hints: Hints, *, signs_only: bool) -> None:
+    """Tighten the enclosure of every element of a node, or of every one that may be of either sign."""
     shape, step = known.network.nodes[index].shape, max(1, _at_once(known.network) // 2)
-    low, high = (ends[index].reshape(len(ends[index]), -1).copy() for ends in (known.lower, known.upper))
-    rows, elements = np.nonzero((low < 0) & (high > 0))
+    low, high = (end.reshape(len(end), -1).copy() for end in known.intervals.box(index))
+    rows, elements = np.nonzero((low < 0) & (high > 0) if signs_only else low < high)
     for start in range(0, len(rows), step):
         row, element = rows[start : start + step], elements[start : start + step]
         one = np.zeros((len(row), low.shape[1]))
         one[np.arange(len(row)), element] = 1.0
-        objective = np.concatenate([one, -one]).reshape(-1, *shape)
-        below, above = np.split(_Walk(known, np.concatenate([row, row]), {}).run(index, objective), 2)
+        objective, both = np.concatenate([one, -one]).reshape(-1, *shape), np.concatenate([row, row])
+        below, above = np.split(_Walk(known, both, hints.part(both)).run(index, objective), 2)
         low[row, element] = np.maximum(low[row, element], below)
         high[row, element] = np.minimum(high[row, element], -above)
-    if not (low <= high).all():
-        raise ProofError(f"node {index}", "relaxation: enclosures", "a region that is not empty", "an empty enclosure")
-    known.lower[index], known.upper[index] = low.reshape(-1, *shape), high.reshape(-1, *shape)
+    known.intervals.narrow(index, (low.reshape(-1, *shape), high.reshape(-1, *shape)))
 
 
 def beats(
@@ -361,7 +349,7 @@ def beats(
     rows = np.zeros(len(labels), dtype=np.int64)
     try:
         intervals = crown_intervals(network, lower, upper, arithmetic)
-        found = lower_bounds(network, intervals, objectives, {}, arithmetic, rows)
+        found = lower_bounds(network, intervals, objectives, _NONE, arithmetic, rows)
     except (UnsupportedVersionError, ProofError):
         return False
     return bool((found > 0).all())

@@ -19,7 +19,7 @@ from prune_verify.checker.network import evaluate_exact
 from prune_verify.checker.patch import LearnedPatch, build
 from prune_verify.checker.proof import emit, parse
 from prune_verify.checker.region import Domain
-from prune_verify.checker.relaxation import crown_intervals, lower_bounds
+from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32, REAL
 from tests.checker.random_networks import mlp
 
@@ -45,7 +45,7 @@ def _bound(record: int, arithmetic: str, slopes: dict[int, np.ndarray], competit
     lower, upper = DOMAIN.ball(X[record : record + 1], RADIUS)
     intervals = crown_intervals(PATCHED, lower, upper, arithmetic)
     objective = np.eye(3)[[competitor]] - np.eye(3)[[0]]
-    return float(lower_bounds(PATCHED, intervals, objective, slopes, arithmetic)[0])
+    return float(lower_bounds(PATCHED, intervals, objective, Hints(slopes), arithmetic)[0])
 
 
 def _margins(record: int, arithmetic: str) -> tuple[Fraction, Fraction, Fraction]:

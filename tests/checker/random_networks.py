@@ -59,3 +59,41 @@ def every_operator(seed: int) -> Network:
     last = b.linear(b.add("Reshape", (rows,), (4,)), 3)
     output = b.add("Sub", (last, b.constant(1, 3)), (1, 3))
     return Network(tuple(b.nodes), output)
+
+
+def every_choice(seed: int) -> Network:
+    """A network with every operator that is not linear, and the linear ones over space: convolution, pools, norm."""
+    b = Builder(seed, 2, 5, 5)
+    kernels = {"weight": b.numbers(4, 1, 3, 2), "bias": b.numbers(4)}
+    grouped = {"strides": (2, 1), "pads": (1, 0, 1, 1), "dilations": (1, 2), "group": (2,)}
+    conv = b.add("Conv", (0,), (4, 3, 4), kernels, **grouped)
+    channels = {name: b.numbers(4) for name in ("scale", "bias", "mean")}
+    channels |= {"variance": np.full(4, 0.25, dtype=np.float32), "epsilon": np.zeros((), dtype=np.float32)}
+    normed = b.add("BatchNorm", (conv,), (4, 3, 4), channels)
+    overlapping = {"kernel": (2, 2), "strides": (1, 1), "pads": (0, 1, 1, 0)}
+    pooled = b.add("MaxPool", (b.relu(normed),), (4, 3, 4), **overlapping, dilations=(1, 1))
+    clipped = b.add(
+        "Clip", (pooled,), (4, 3, 4), {"lower": np.float32(0.25).reshape(()), "upper": np.float32(2).reshape(())}
+    )
+    mean = b.add("AveragePool", (clipped,), (4, 3, 4), **overlapping, count_include_pad=(seed % 2,))
+    again = b.add(
+        "Conv",
+        (mean,),
+        (3, 3, 4),
+        {"weight": b.numbers(3, 4, 1, 1)},
+        strides=(1, 1),
+        pads=(0,) * 4,
+        dilations=(1, 1),
+        group=(1,),
+    )
+    sums = b.add("ReduceSum", (again,), (3, 1, 4), axes=(1,), keepdims=(1,))
+    size = b.add("Abs", (b.add("Sub", (again, sums), (3, 3, 4)),), (3, 3, 4))
+    most = b.add("ReduceMax", (size,), (3, 4), axes=(1,), keepdims=(0,))
+    mixed = b.add("Linear", (most,), (2, 4), {"weight": b.numbers(2, 3), "bias": b.numbers(2)}, axis=(-2,))
+    two = b.add("Max", (mixed, b.constant(4)), (2, 4))
+    three = b.add("Min", (two, mixed, b.constant(2, 1)), (2, 4))
+    other = b.add("Min", (three, b.add("Max", (mixed, three, two), (2, 4))), (2, 4))
+    most_of_all = b.add("ReduceMax", (other,), (2,), axes=(1,), keepdims=(0,))
+    joined = b.add("Concat", (most_of_all, b.add("Reshape", (three,), (8,))), (10,), axis=(0,))
+    output = b.linear(joined, 3)
+    return Network(tuple(b.nodes), output)

@@ -14,7 +14,7 @@ from prune_verify.checker import smt
 from prune_verify.checker.errors import LimitError, MalformedInputError, UnsupportedVersionError
 from prune_verify.checker.interval import interval_pass
 from prune_verify.checker.network import Network, Node, evaluate_exact
-from prune_verify.checker.relaxation import crown_intervals, lower_bounds
+from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import REAL
 from prune_verify.checker.smt import forget_query
 from tests.checker.random_networks import every_operator, mlp
@@ -67,7 +67,7 @@ def test_what_a_bound_proves_z3_does_not_refute(seed: int) -> None:
     lower, upper = _box(network, "0.25", seed)
     ends = np.array([[float(v) for v in lower]]), np.array([[float(v) for v in upper]])
     intervals = crown_intervals(network, *ends, REAL)
-    (bound,) = lower_bounds(network, intervals, np.array([[-1.0, 1.0]]), {}, REAL)
+    (bound,) = lower_bounds(network, intervals, np.array([[-1.0, 1.0]]), Hints(), REAL)
     margin = Fraction(float(bound)) - Fraction(1, 2**40)  # the boxes of the kernel are rounded to float64 here
     assert solve(forget_query(network, lower, upper, 0, margin), 20, 1024) == "unsat"
 
