@@ -341,7 +341,7 @@ def run_bench(
     """Measure the chain.
 
     Args:
-        what: ``chain``.
+        what: ``chain`` or ``check``.
         data: folder with mnist/ and adult/; digits only when None.
         quick: smaller sizes.
         out: where files go; a temporary folder by default.
@@ -354,6 +354,12 @@ def run_bench(
         BenchError: a verb failed, or data are missing.
 
     """
+    if what == "check":
+        from prune_verify.bench_check import run_bench_check
+
+        if data is None or not (data / "vnncomp").is_dir():
+            raise BenchError("bench check needs --data with a folder vnncomp/ in it")
+        return run_bench_check(data, quick=quick, say=say)
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune_verify import __version__
-from prune_verify.checker.__main__ import add_verify_arguments, render_verdict, run_verify
+from prune_verify.checker.__main__ import (
+    add_proof_arguments,
+    add_verify_arguments,
+    render_verdict,
+    run_check_proof,
+    run_verify,
+)
+from prune_verify.checker.check_proof import ARITHMETICS
 from prune_verify.checker.errors import CheckError
 
 if TYPE_CHECKING:
@@ -144,6 +151,17 @@ def _verify(options: argparse.Namespace) -> Result:
     return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
 
 
+def _check_proof(options: argparse.Namespace) -> Result:
+    verdict = run_check_proof(options)
+    return Result(verdict.exit_code, verdict.text(), verdict.to_json())
+
+
+def _prove(options: argparse.Namespace) -> Result:
+    from prune_verify.certify.prove_command import prove_command
+
+    return Result(*prove_command(options))
+
+
 def _bench(options: argparse.Namespace) -> Result:
     from prune_verify.bench import run_bench
 
@@ -260,15 +278,26 @@ def _parser() -> argparse.ArgumentParser:
     add_verify_arguments(verify)
     verify.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
     verify.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
+    check = add("check-proof", _check_proof, "check a proof that a VNN-LIB property has no counterexample")
+    add_proof_arguments(check)
+    _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
-    bench = add("bench", _bench, "measure the chain on this machine")
-    bench.add_argument("what", choices=["chain"])
-    bench.add_argument("--data", type=Path, help="folder with mnist/ and adult/ (default: digits only)")
+    bench = add("bench", _bench, "measure the chain, or the checking of proofs, on this machine")
+    bench.add_argument("what", choices=["chain", "check"])
+    bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
     bench.add_argument("--quick", action="store_true")
     bench.add_argument(
         "--out", type=Path, metavar="DIR", help="where bench writes its files (default: a temporary folder)"
     )
     return parser
+
+
+def _add_prove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", type=Path, metavar="NET.onnx")
+    parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0")
+    parser.add_argument("--proof", type=Path, metavar="P", help="write the proof of an unsat answer here")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default 60)")
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="real", help="of the claim (default real)")
 
 
 def _refusals() -> tuple[type[Exception], ...]:

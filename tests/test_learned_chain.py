@@ -96,17 +96,18 @@ def test_an_assumption_is_named_and_the_policy_decides(owner: Owner) -> None:
     """A record handed to z3 by the owner: the checker writes the question itself and names its digest."""
     name = "evidence/C2.proof"
     proof = parse((owner.folder / name).read_bytes(), "C2")
-    competitors = proof.competitors.copy()
-    competitors[0] = -1
+    choices = proof.choices.copy()
+    choices[0] = -1
     from dataclasses import replace
 
     keep = proof.hinted != 0
     handed = replace(
         proof,
         method="relaxation+smt",
-        competitors=competitors,
+        choices=choices,
         smt=np.array([0], dtype=np.int32),
         hinted=proof.hinted[keep],
+        active=proof.active if keep.any() else {},
         slopes={node: values[keep] for node, values in proof.slopes.items()} if keep.any() else {},
     )
     owner.replace_file(name, emit(handed))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 
+from prune_verify.checker.claim_json import ClaimStatement
 from prune_verify.checker.encoding import format_decimal, format_time, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import printable
-from prune_verify.checker.statement import ClaimStatement, Statement, parse_statement
+from prune_verify.checker.statement import Statement, parse_statement
 
 __all__ = ["inspect_text"]
 

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from prune_verify.audit.files import replace_file
 from prune_verify.checker.encoding import format_time, read_file, sha256_hex
 from prune_verify.checker.envelope import PAYLOAD_TYPE, load_public_key, parse_envelope
 from prune_verify.checker.errors import MalformedInputError, SubjectMismatchError, UnsupportedVersionError
@@ -35,6 +34,7 @@ from prune_verify.checker.policy import (
     parse_trust,
 )
 from prune_verify.checker.statement import parse_statement
+from prune_verify.files import replace_file
 from prune_verify.signing import PrivateKey, sign_payload
 
 __all__ = ["MadeKey", "keygen", "load_private_key", "sign", "trust_add", "trust_init", "trust_show"]

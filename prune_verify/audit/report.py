@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from prune_verify import __version__
-from prune_verify.audit.files import replace_file
 from prune_verify.audit.markup import Html, plain, tag, text
 from prune_verify.audit.report_claims import asked, banner, claims, reading, unsaid
 from prune_verify.audit.report_data import (
@@ -35,6 +34,7 @@ from prune_verify.audit.report_evidence import (
     pictures,
     roster,
 )
+from prune_verify.files import replace_file
 
 __all__ = [
     "Accuracy",

@@ -66,6 +66,14 @@ _SENTENCES = {
         "On every input within {radius} of a retained record, no output of the patched network differs from "
         "the base's by more than {delta}."
     ),
+    "band": (
+        "On every input within {radius} of a forgotten record, the lead of the record's label over the best other "
+        "label stays in the stated band {band}."
+    ),
+    "minimality": (
+        "No gate of the patch could do with fewer intervals: every box that holds the forgotten records' balls of "
+        "radius {radius} and is separated from the retained balls as stated ({cover}) has at least as many."
+    ),
     "locality": (
         "Everywhere in the stated domain outside the declared supports of the patch, the outputs of the "
         "patched network{logits} are exactly those of the base network inside it."
@@ -78,8 +86,6 @@ _SENTENCES = {
         "Whatever the input, where the base answers another label than {label} the patched network answers "
         "the same (where the patch has gates: outside their supports)."
     ),
-    "band": "On every input in the stated region, the lead of the forgotten label stays in the stated band.",
-    "minimality": "The patch is minimal in the sense that the certificate states.",
 }
 
 ALWAYS_UNSAID = (
@@ -157,6 +163,7 @@ _METHODS = {
     "structural": "exact comparisons",
     "relaxation": "linear relaxation",
     "relaxation+smt": "linear relaxation and SMT",
+    "covering-dual": "dual of a covering problem",
 }
 _HEADINGS = {
     "forget": "Forgotten records",
@@ -199,6 +206,8 @@ def claim_sentence(kind: str, stated: dict[str, object]) -> str:
         radius=_stated(stated.get("radius"), "the stated radius"),
         margin=_stated(stated.get("margin"), "the stated margin"),
         delta=_stated(stated.get("delta"), "the stated amount"),
+        band=_stated(stated.get("band"), "in logits"),
+        cover=_stated(stated.get("cover"), "cover and radius"),
         label=_stated(stated.get("label"), "the forgotten class"),
         logits=f" for labels {', '.join(str(v) for v in logits)}" if isinstance(logits, list | tuple) else "",
     )

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 from prune_verify.certify.elaborate import prove_forget, prove_retain_close
 from prune_verify.certify.errors import CertifyInputError
+from prune_verify.certify.minimal import prove_minimality
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
+from prune_verify.checker.claim_json import ClaimStatement, Counts
+from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.patch import JointPatch
-from prune_verify.checker.statement import ClaimStatement, Counts
 from prune_verify.request import Request
 
 __all__ = ["Decided", "claims_of", "decide_all", "statement_of"]
@@ -48,6 +50,16 @@ def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | No
         case "retain_other_labels":
             for label in request.classes:
                 yield Claim(kind, arithmetic, method, label=label, outside_supports=gates)
+        case _:
+            yield _minimality(kind, request)
+
+
+def _minimality(kind: str, request: Request) -> Claim:
+    if kind != "minimality" or request.retained_radius is None:
+        text = f"certify has no way to prove a claim of kind {kind} from this request"
+        raise CertifyInputError(text)
+    cover = request.cover, request.retained_radius
+    return Claim(kind, request.arithmetics[0], "covering-dual", radius=request.radius, cover=cover)
 
 
 def claims_of(request: Request, problem: Problem) -> list[Claim]:
@@ -90,6 +102,10 @@ def decide_all(problem: Problem, claims: list[Claim], *, timeout: float, progres
         progress("claims", place, len(claims))
         if claim.method == "structural":
             found.append(Decided(name, claim, decide(problem, claim)))
+            continue
+        if claim.method == "covering-dual":
+            proof = prove_minimality(problem, claim)
+            found.append(Decided(name, claim, decide_minimality(problem, claim, proof, name), proof))
             continue
         prove = prove_forget if claim.kind == "forget" else prove_retain_close
         proof, outcome, method = prove(problem, claim, timeout=timeout, progress=lambda _what, _share: None)

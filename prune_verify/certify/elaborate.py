@@ -25,12 +25,15 @@ from prune_verify.checker.bounded_claims import (
     WITH_SMT,
     decide_bounded,
     difference_network,
+    goals_of,
     record_query,
 )
 from prune_verify.checker.claim import Claim, LabelledRows, Outcome, Problem
 from prune_verify.checker.errors import LimitError, ProofError, UnsupportedVersionError
+from prune_verify.checker.goals import Goals
 from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.proof import MAX_PROOF_BYTES, Proof, emit
+from prune_verify.checker.relaxation import crown_intervals
 from prune_verify.checker.rules import REAL
 
 __all__ = ["prove_forget", "prove_retain_close"]
@@ -54,7 +57,7 @@ def _integers(values: Sequence[int]) -> Integers:
     return np.array(values, dtype=np.int32).reshape(-1)
 
 
-def _plain(claim: Claim, network: Network, records: int, competitors: Sequence[int] = ()) -> Proof:
+def _plain(claim: Claim, network: Network, records: int, choices: Sequence[int] = ()) -> Proof:
     """A proof without slopes: everything is left to rule crown."""
     return Proof(
         kind=claim.kind,
@@ -62,10 +65,7 @@ def _plain(claim: Claim, network: Network, records: int, competitors: Sequence[i
         method=RELAXATION,
         network=network.digest(),
         records=records,
-        competitors=_integers(competitors),
-        hinted=_integers(()),
-        smt=_integers(()),
-        slopes={},
+        choices=_integers(choices),
     )
 
 
@@ -81,24 +81,42 @@ def _radius(claim: Claim) -> Fraction:
     return claim.radius
 
 
-def _hinted(proof: Proof, records: Sequence[int], hints: Sequence[Sequence[Hint]]) -> Proof:
-    """The proof with the slopes of some records, as many as fit: one hint each, or one for each bound."""
+def _hinted(goals: Goals, proof: Proof, records: Sequence[int], hints: Sequence[Sequence[Hint]]) -> Proof:
+    """The proof with slopes of the goals of some records, as many as fit: one hint for each clause."""
     if not records or not hints[0][0].slopes:
         return proof
-    each = sum(values.size for hint in hints[0] for values in hint.slopes.values()) * _WORD
-    fitting = min(len(records), MAX_PROOF_BYTES // (2 * each))
-    single = proof.kind == "forget"
-    slopes = {}
-    for node in hints[0][0].slopes:
-        stacked = np.stack([np.stack([hint.slopes[node] for hint in group]) for group in hints[:fitting]])
-        slopes[node] = stacked[:, 0] if single else stacked
-    return replace(proof, hinted=_integers(records[:fitting]), slopes=slopes) if fitting else proof
+    active = _unstable(goals, np.array(records, dtype=np.int64), list(hints[0][0].slopes))
+    each = goals.clauses * sum(places.size for places in active.values()) * _WORD
+    fitting = min(len(records), MAX_PROOF_BYTES // max(1, 2 * each))
+    if not fitting or not active:
+        return proof
+    chosen = [hint for group in hints[:fitting] for hint in group]
+    numbers = [record * goals.clauses + clause for record in records[:fitting] for clause in range(goals.clauses)]
+    slopes = {
+        node: np.stack([hint.slopes[node].reshape(-1)[places] for hint in chosen]).astype(np.float32)
+        for node, places in active.items()
+    }
+    return replace(proof, hinted=_integers(numbers), active=active, slopes=slopes)
 
 
-def _without_idle_hints(proof: Proof, unknowns: Sequence[int]) -> Proof:
+def _unstable(goals: Goals, records: npt.NDArray[np.int64], nodes: Sequence[int]) -> dict[int, Integers]:
+    """The places of each ``Relu`` whose sign is open on one of the boxes at least."""
+    intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic)
+    found = {}
+    for node in nodes:
+        low, high = intervals.box(goals.network.nodes[node].inputs[0])
+        places = np.flatnonzero(((low < 0) & (high > 0)).reshape(len(low), -1).any(axis=0))
+        if places.size:
+            found[node] = places.astype(np.int32)
+    return found
+
+
+def _without_idle_hints(goals: Goals, proof: Proof, unknowns: Sequence[int]) -> Proof:
     """The proof without the slopes of records that stay open all the same."""
-    useful = ~np.isin(proof.hinted, _integers(unknowns))
-    slopes = {node: values[useful] for node, values in proof.slopes.items()} if useful.any() else {}
+    useful = ~np.isin(proof.hinted // goals.clauses, _integers(unknowns))
+    if not useful.any():
+        return replace(proof, hinted=_integers(()), active={}, slopes={})
+    slopes = {node: values[useful] for node, values in proof.slopes.items()}
     return replace(proof, hinted=proof.hinted[useful], slopes=slopes)
 
 
@@ -109,8 +127,9 @@ def _runners_up(network: Network, rows: LabelledRows) -> list[int]:
     return [int(label) for label in logits.argmax(axis=1)]
 
 
-def _rivals(hints: Sequence[Hint]) -> list[int]:
-    return [-1 if hint.competitor is None else hint.competitor for hint in hints]
+def _choices(rivals: Sequence[int], labels: npt.NDArray[np.int64]) -> list[int]:
+    """The atom of each rival: its place among the labels other than the record's own."""
+    return [rival - (rival > label) for rival, label in zip(rivals, labels.tolist(), strict=True)]
 
 
 def prove_forget(problem: Problem, claim: Claim, *, timeout: float = 60.0, progress: Progress = _silent) -> Elaborated:
@@ -132,10 +151,10 @@ def prove_forget(problem: Problem, claim: Claim, *, timeout: float = 60.0, progr
     network, rows, radius = problem.patched, problem.rows("forget"), _radius(claim)
     try:
         found = forget_hints(network, rows.x, rows.y, radius, problem.domain, method="crown", progress=progress)
-        rivals = _rivals(found)
+        rivals = [hint.competitor or 0 for hint in found]
     except BoundsError:
         rivals = _runners_up(network, rows)
-    proof = _plain(claim, network, len(rows.y), rivals)
+    goals, proof = goals_of(problem, claim), _plain(claim, network, len(rows.y), _choices(rivals, rows.y))
     stronger = claim if claim.margin is None else replace(claim, margin=claim.margin + _SPARE)
     elaborated = _decided(problem, stronger, proof)
     unknowns = elaborated[1].unknowns
@@ -144,14 +163,14 @@ def prove_forget(problem: Problem, claim: Claim, *, timeout: float = 60.0, progr
     try:
         x, y = rows.x[list(unknowns)], rows.y[list(unknowns)]
         found = forget_hints(network, x, y, radius, problem.domain, method="alpha-crown", progress=progress)
-        proof = _hinted(proof, unknowns, [[hint] for hint in found])
+        proof = _hinted(goals, proof, unknowns, [[hint] for hint in found])
         elaborated = _decided(problem, stronger, proof)
-        proof = _without_idle_hints(proof, elaborated[1].unknowns)
+        proof = _without_idle_hints(goals, proof, elaborated[1].unknowns)
     except BoundsError:
         progress("slopes for forget balls: auto_LiRPA has none", 1.0)
     unknowns = elaborated[1].unknowns
     is_open = np.isin(np.arange(proof.records), _integers(unknowns))
-    proof = replace(proof, competitors=np.where(is_open, np.int32(-1), proof.competitors))
+    proof = replace(proof, choices=np.where(is_open, np.int32(-1), proof.choices))
     by_smt = _by_smt(problem, claim, unknowns, timeout, progress) if claim.arithmetic == REAL else []
     if by_smt:
         proof = replace(proof, method=WITH_SMT, smt=_integers(by_smt))
@@ -192,7 +211,7 @@ def prove_retain_close(
     """
     del timeout  # the same signature as prove_forget
     network, rows = difference_network(problem.learned_patch(), problem.base.input_shape), problem.rows("retain")
-    proof = _plain(claim, network, len(rows.y))
+    goals, proof = goals_of(problem, claim), _plain(claim, network, len(rows.y))
     elaborated = _decided(problem, claim, proof)
     unknowns = elaborated[1].unknowns
     if not unknowns:
@@ -202,5 +221,5 @@ def prove_retain_close(
         hints = retain_hints(network, x, radius, problem.domain, method="alpha-crown", progress=progress)
     except BoundsError:
         return elaborated
-    hinted = _hinted(proof, unknowns, hints)
-    return _decided(problem, claim, _without_idle_hints(hinted, _decided(problem, claim, hinted)[1].unknowns))
+    hinted = _hinted(goals, proof, unknowns, hints)
+    return _decided(problem, claim, _without_idle_hints(goals, hinted, _decided(problem, claim, hinted)[1].unknowns))

@@ -28,6 +28,7 @@ min_forget_radius = {radius}
 min_retained_radius = {retained}
 min_margin = {margin}
 max_delta = {delta}
+max_band_width = {band}
 required_for_records = [{records}]
 required_for_class = [{classes}]
 arithmetics = [{arithmetics}]
@@ -65,6 +66,7 @@ def _policy(request: Request) -> str:
         retained=format_decimal(request.retained_radius or zero),
         margin=format_decimal(request.margin),
         delta=format_decimal(request.delta or zero),
+        band=format_decimal(zero),
         records=listed(tuple(kind for kind in request.claims if kind not in of_classes)),
         classes=listed(tuple(kind for kind in request.claims if kind in of_classes)),
         arithmetics=listed(request.arithmetics),

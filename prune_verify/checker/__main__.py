@@ -1,4 +1,4 @@
-"""``python -m prune_verify.checker verify``: the checker alone, with the base install only.
+"""``python -m prune_verify.checker {verify,check-proof}``: the checker alone, with the base install only.
 
 Source: FORMATS section 3 (arguments and exit codes).
 """
@@ -12,12 +12,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prune_verify import __version__
+from prune_verify.checker.check_proof import ARITHMETICS, ProofVerdict, check_proof
 from prune_verify.checker.encoding import Members, parse_json, parse_time, read_file
 from prune_verify.checker.errors import CheckError, MalformedInputError
 from prune_verify.checker.verdict import Verdict
 from prune_verify.checker.verify import Inputs, verify
 
-__all__ = ["add_verify_arguments", "challenge_of", "main", "render_verdict", "run_verify"]
+__all__ = [
+    "add_proof_arguments",
+    "add_verify_arguments",
+    "challenge_of",
+    "main",
+    "render_verdict",
+    "run_check_proof",
+    "run_verify",
+]
+
+
+_EXACT = "compute every bound that decides in integers (python-flint makes it fast) instead of rigorous float64"
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +50,29 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
+    parser.add_argument("--exact", action="store_true", help=_EXACT)
     parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
+
+
+def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``check-proof``."""
+    parser.add_argument("network", type=Path, metavar="NET.onnx")
+    parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0")
+    parser.add_argument("proof", type=Path, metavar="PROOF")
+    parser.add_argument(
+        "--arithmetic", choices=ARITHMETICS, help="demand it; default: the proof's own, named in the answer"
+    )
+    parser.add_argument("--exact", action="store_true", help=_EXACT)
+
+
+def run_check_proof(options: argparse.Namespace) -> ProofVerdict:
+    """Check a proof with parsed arguments.
+
+    Raises:
+        CheckError: could not run (exit 2).
+
+    """
+    return check_proof(options.network, options.property, options.proof, options.arithmetic, exact=options.exact)
 
 
 def challenge_of(value: str | None) -> str | None:
@@ -83,6 +117,7 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
         label_column=options.label_column,
         encoding=options.encoding,
         challenge=challenge_of(options.challenge),
+        exact=options.exact,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
     )
     return verify(inputs, say)
@@ -109,14 +144,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "verify", help="check a certificate", description="check a certificate; nothing is trusted by default"
     )
     add_verify_arguments(one)
-    one.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    other = verbs.add_parser("check-proof", help="check a proof that a VNN-LIB property is unsat")
+    add_proof_arguments(other)
+    for each in (one, other):
+        each.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(argv)
     try:
-        verdict = run_verify(options)
+        verdict = run_verify(options) if options.verb == "verify" else run_check_proof(options)
     except CheckError as error:
         sys.stderr.write(f"could not run: {error}\n")
         return 2
-    text = json.dumps(verdict.to_json(), sort_keys=True) if options.json else render_verdict(verdict)
+    text = json.dumps(verdict.to_json(), sort_keys=True) if options.json else verdict.text()
     sys.stdout.write(text + "\n")
     return verdict.exit_code
 

@@ -32,6 +32,8 @@ CLAIM_KINDS = (
     "retain_exact",
     "retain_label",
     "retain_close",
+    "band",
+    "minimality",
     "locality",
     "forget_class",
     "retain_other_labels",
@@ -46,14 +48,16 @@ class Claim:
     """What is claimed, without any result.
 
     Args:
-        kind: ``forget``, ``retain_exact``, ``retain_label``, ``retain_close``, ``locality``, ``forget_class``
-            or ``retain_other_labels`` (MATHS 2).
+        kind: ``forget``, ``retain_exact``, ``retain_label``, ``retain_close``, ``band``, ``minimality``,
+            ``locality``, ``forget_class`` or ``retain_other_labels`` (MATHS 2).
         arithmetic: ``real`` or ``ieee754-binary32``.
-        method: ``structural``, ``relaxation`` or ``relaxation+smt``.
+        method: ``structural``, ``relaxation``, ``relaxation+smt`` or ``covering-dual``.
         radius: of the ball around each record; None where no record is meant.
         margin: tau of F and FC; None elsewhere.
         label: the class of FC and RC*.
         delta: of RC.
+        band: (a, b) of BD: the margin of the forgotten label stays in between.
+        cover: of M: how many coordinates have to separate each retained ball from a gate, and the balls' radius.
         logits: the logits that RX and L speak of; None for all.
         outside_supports: RC* beside gates speaks of the domain outside their supports, and not of all inputs.
 
@@ -66,6 +70,8 @@ class Claim:
     margin: Fraction | None = None
     label: int | None = None
     delta: Fraction | None = None
+    band: tuple[Fraction, Fraction] | None = None
+    cover: tuple[int, Fraction] | None = None
     logits: tuple[int, ...] | None = None
     outside_supports: bool = False
 
@@ -130,6 +136,7 @@ class Problem:
         domain: D, from the auditor's policy.
         forget: the forget set, or None where no claim needs it.
         retain: the retained set, or None.
+        exact: bounds are to be computed in integers.
 
     """
 
@@ -139,6 +146,7 @@ class Problem:
     domain: Domain
     forget: LabelledRows | None = None
     retain: LabelledRows | None = None
+    exact: bool = False
     _cache: dict[tuple[str, str], object] = field(default_factory=dict, repr=False)
 
     def require_rebuilt(self) -> None:
@@ -306,7 +314,7 @@ def _never_answers(problem: Problem, claim: Claim, record: int, labels: tuple[in
     if answer < 0 or answer in labels:
         return False
     lower, upper = problem.domain.ball(x, _radius(claim))
-    return beats(problem.base, lower, upper, answer, labels, claim.arithmetic)
+    return beats(problem.base, lower, upper, answer, labels, claim.arithmetic, exact=problem.exact)
 
 
 def _locality(problem: Problem, claim: Claim) -> Outcome:

@@ -206,6 +206,7 @@ class Policy:
     min_retained_radius: Fraction
     min_margin: Fraction
     max_delta: Fraction
+    max_band_width: Fraction
     required_claims_records: tuple[str, ...]
     required_claims_class: tuple[str, ...]
     arithmetics: tuple[str, ...]
@@ -241,6 +242,7 @@ min_forget_radius = 0.1          # l-infinity; a smaller region could be one exa
 min_retained_radius = 0.05
 min_margin = 0.05                # by which a forgotten label loses, in logits
 max_delta = 0.1                  # family learned: how far a retained logit may move
+max_band_width = 5               # claims of kind band: how far the margin of a forgotten label may range, in logits
 required_for_records = ["forget", "retain_exact", "locality"]      # family learned: ["forget", "retain_close"]
 required_for_class = ["forget_class", "retain_other_labels"]
 arithmetics = ["ieee754-binary32"]     # "real" alone never gives VERIFIED: a network can tell the two apart
@@ -361,6 +363,7 @@ def parse_policy(data: bytes, path: str) -> Policy:
         min_retained_radius=claims.amount("min_retained_radius"),
         min_margin=claims.amount("min_margin"),
         max_delta=claims.amount("max_delta"),
+        max_band_width=claims.amount("max_band_width"),
         required_claims_records=claims.texts("required_for_records", CLAIM_KINDS),
         required_claims_class=claims.texts("required_for_class", CLAIM_KINDS),
         arithmetics=claims.texts("arithmetics", (BINARY32, REAL)),
@@ -383,8 +386,8 @@ def _tables(whole: _Table) -> list[_Table]:
     members = {
         "domain": ("lower", "upper"),
         "claims": (
-            "min_forget_radius", "min_retained_radius", "min_margin", "max_delta", "required_for_records",
-            "required_for_class", "arithmetics", "permitted_assumptions",
+            "min_forget_radius", "min_retained_radius", "min_margin", "max_delta", "max_band_width",
+            "required_for_records", "required_for_class", "arithmetics", "permitted_assumptions",
         ),
         "records": (
             "max_conflicts", "max_slab_share", "max_already_wrong_share", "min_forget_records", "min_retain_records",

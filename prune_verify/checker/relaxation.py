@@ -32,7 +32,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.checker.errors import ProofError, UnsupportedVersionError
+from prune_verify.checker.exact import replay
 from prune_verify.checker.interval import (
+    BINARY32,
     TINY64,
     U64,
     Box,
@@ -40,10 +42,11 @@ from prune_verify.checker.interval import (
     Intervals,
     enclose,
     node_cost,
+    node_rounding,
     require_ieee_float64,
 )
 from prune_verify.checker.network import Network, Node
-from prune_verify.checker.relaxation_rules import carried, largest, offset, piecewise, relu
+from prune_verify.checker.relaxation_rules import carried, constants, largest, offset, piecewise, relu
 
 __all__ = ["Hints", "beats", "crown_intervals", "lower_bounds"]
 
@@ -59,7 +62,8 @@ class Hints:
     """What a proof supplies for a batch of bounds. Nothing here is believed but ``narrowed``, which the checker makes.
 
     Args:
-        slopes: by ``Relu`` node, [bounds, *node.shape]: L / A where A >= 0; any finite numbers. Others: rule crown.
+        slopes: by ``Relu`` node, [bounds, *node.shape]: L / A where A >= 0; any finite numbers, or NaN for rule crown,
+            which nodes without slopes take.
         shifts: by ``Relu`` node, [bounds, *node.shape]: added to L; any finite numbers (multipliers of splits).
         narrowed: by node, (lower, upper) [bounds, *node.shape]: enclosures after the case distinctions of a leaf.
 
@@ -87,7 +91,7 @@ class Hints:
         for name, found in (("slopes", self.slopes), ("shifts", self.shifts)):
             for index, values in found.items():
                 known = 0 <= index < len(network.nodes) and network.nodes[index].op == "Relu"
-                if not known or values.shape != (count, *network.nodes[index].shape) or not np.isfinite(values).all():
+                if not known or values.shape != (count, *network.nodes[index].shape) or np.isinf(values).any():
                     raise ProofError(f"{name}/{index}", name, "finite, of the shape of a Relu", str(values.shape))
 
 
@@ -97,8 +101,8 @@ _NONE = Hints()
 class _Enclosure:
     """A network's enclosed values, and what each node charges, computed once per batch of boxes."""
 
-    def __init__(self, network: Network, intervals: Intervals, arithmetic: str) -> None:
-        self.network, self.intervals, self.arithmetic = network, intervals, arithmetic
+    def __init__(self, network: Network, intervals: Intervals, arithmetic: str, *, exact: bool = False) -> None:
+        self.network, self.intervals, self.arithmetic, self.exact = network, intervals, arithmetic, exact
         self._costs: dict[int, tuple[Floats, Floats] | None] = {}
 
     def box(self, index: int, rows: Rows) -> Box:
@@ -137,6 +141,7 @@ class _Walk:
     def __init__(self, known: _Enclosure, rows: Rows, hints: Hints = _NONE) -> None:
         self.known, self.rows, self.hints = known, rows, hints
         self.coefficients: dict[int, Floats] = {}
+        self.lines: dict[int, Floats] = {}
         self.total, self.size, self.count = np.zeros(len(rows)), np.zeros(len(rows)), 0
 
     def box(self, index: int) -> Box:
@@ -173,7 +178,17 @@ class _Walk:
             found = np.nextafter(self.total - lost, -np.inf)
         if not np.isfinite(found).all():
             raise ProofError("relaxation", "relaxation: finite bounds", "no overflow", "overflow")
+        if self.known.exact:
+            return replay(self.known.network, start, objective, self.lines, self.box, self._rounding)
         return found
+
+    def _rounding(self, index: int) -> Floats | None:
+        """E of a node."""
+        node = self.known.network.nodes[index]
+        if self.known.arithmetic != BINARY32 or node.op in ("Input", "Constant"):
+            return None
+        boxes = [self.known.box(i, self.rows) for i in node.inputs]
+        return np.asarray(node_rounding(node, boxes, BINARY32), dtype=np.float64)
 
     def _replace(self, index: int, node: Node, coefficient: Floats) -> None:
         """Replace A . value of a node by coefficients of its inputs."""
@@ -189,7 +204,9 @@ class _Walk:
             parts, least = self._chosen(index, node, coefficient)
             self.pay(least)
         else:
-            parts, constant = carried(self.known.network, node, coefficient), offset(node)
+            network = self.known.network
+            parts = carried(network, node, coefficient, constants(network, node))
+            constant = offset(network, node)
             if constant is not None:
                 self.pay(coefficient * constant)
         for source, part in zip(node.inputs, parts, strict=True):
@@ -204,6 +221,7 @@ class _Walk:
             line, least = piecewise(node, coefficient, self.box(node.inputs[0]))
         else:
             return largest(self.known.network, node, coefficient, [self.box(i) for i in node.inputs])
+        self.lines[index] = line
         return [line], least
 
 
@@ -219,6 +237,8 @@ def lower_bounds(
     hints: Hints,
     arithmetic: str,
     rows: Rows | None = None,
+    *,
+    exact: bool = False,
 ) -> Floats:
     """Lower-bound linear functions of the logits over boxes.
 
@@ -229,6 +249,7 @@ def lower_bounds(
         hints: for the bounds.
         arithmetic: ``real`` or ``ieee754-binary32``: the logits that the program computes.
         rows: [bounds]: which box; None: bound i is over box i.
+        exact: in integers.
 
     Returns:
         float64 [bounds]: no execution over the box gives less.
@@ -243,7 +264,7 @@ def lower_bounds(
     count = len(objectives)
     hints.require_fit(network, count)
     places = np.arange(count) if rows is None else rows
-    known, step, found = _Enclosure(network, intervals, arithmetic), _at_once(network), np.empty(count)
+    known, step, found = _Enclosure(network, intervals, arithmetic, exact=exact), _at_once(network), np.empty(count)
     for start in range(0, count, step):
         part = np.arange(start, min(start + step, count))
         objective = objectives[part].reshape(-1, *network.output_shape)
@@ -259,6 +280,7 @@ def crown_intervals(
     *,
     within: Intervals | None = None,
     hints: Hints = _NONE,
+    exact: bool = False,
 ) -> Intervals:
     """Enclose every value over boxes, the inputs of unstable ReLUs (and of other choices) tightened in order.
 
@@ -269,6 +291,7 @@ def crown_intervals(
         arithmetic: ``real`` or ``ieee754-binary32``.
         within: enclosures that hold for the same rows already, narrowed by a case distinction.
         hints: slopes for all bounds on one row; others take rule crown.
+        exact: tighten in integers.
 
     Returns:
         The enclosures; with ``within``, rows in which two of them have nothing in common are ``empty``.
@@ -283,7 +306,7 @@ def crown_intervals(
     hints.require_fit(network, len(lower))
     empty = np.zeros(len(lower), dtype=np.bool_) if within is None else within.empty.copy()
     found = Intervals([], [], network.output, empty)
-    known = _Enclosure(network, found, arithmetic)
+    known = _Enclosure(network, found, arithmetic, exact=exact)
     signs, ends = _read_by_choices(network)
     relaxed: list[bool] = []  # whether a choice lies below: otherwise the interval pass is as tight already
     for index, node in enumerate(network.nodes):
@@ -328,7 +351,14 @@ def _tighten(known: _Enclosure, index: int, hints: Hints, *, signs_only: bool) -
 
 
 def beats(
-    network: Network, lower: Floats, upper: Floats, answer: int, labels: tuple[int, ...], arithmetic: str
+    network: Network,
+    lower: Floats,
+    upper: Floats,
+    answer: int,
+    labels: tuple[int, ...],
+    arithmetic: str,
+    *,
+    exact: bool = False,
 ) -> bool:
     """Whether the logit of ``answer`` is proved to exceed that of each of ``labels`` on one box.
 
@@ -339,6 +369,7 @@ def beats(
         answer: a label.
         labels: labels that are to be beaten.
         arithmetic: ``real`` or ``ieee754-binary32``: the logits that the program computes.
+        exact: in integers.
 
     Returns:
         True if it follows; False if it does not, or if the network has operators without a rule or may overflow.
@@ -348,8 +379,8 @@ def beats(
     objectives = eye[[answer] * len(labels)] - eye[list(labels)]
     rows = np.zeros(len(labels), dtype=np.int64)
     try:
-        intervals = crown_intervals(network, lower, upper, arithmetic)
-        found = lower_bounds(network, intervals, objectives, _NONE, arithmetic, rows)
+        intervals = crown_intervals(network, lower, upper, arithmetic, exact=exact)
+        found = lower_bounds(network, intervals, objectives, _NONE, arithmetic, rows, exact=exact)
     except (UnsupportedVersionError, ProofError):
         return False
     return bool((found > 0).all())

@@ -15,6 +15,7 @@ Source: MATHS 5.2; certs/SPEC.md section 5.2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -24,7 +25,7 @@ from prune_verify.checker.errors import UnsupportedVersionError
 from prune_verify.checker.interval import U64, Box, Floats
 from prune_verify.checker.network import Network, Node, apply_node, windows
 
-__all__ = ["carried", "largest", "offset", "piecewise", "relu"]
+__all__ = ["carried", "constants", "largest", "offset", "piecewise", "relu"]
 
 _LEAN = 1 + 2.0**-10  # rule crown takes slope 1 where high exceeds -low by this much: no tie hangs on a last bit
 
@@ -35,29 +36,55 @@ Some = Floats | NDArray[np.float32] | None
 # --- linear nodes ---
 
 
-def offset(node: Node) -> Floats | None:
-    """The part of a linear node's value that does not depend on its inputs, to be broadcast to ``node.shape``."""
-    arrays = {name: array.astype(np.float64) for name, array in node.arrays.items()}
+def constants(network: Network, node: Node) -> Callable[[str], Floats]:
+    """The constant tensors of a node by name in float64; ``value``: the constant factor of a Mul."""
+
+    def get(name: str) -> Floats:
+        if name in node.arrays:
+            return node.arrays[name].astype(np.float64)
+        factor = next(network.nodes[i] for i in node.inputs if network.nodes[i].op == "Constant")
+        return factor.arrays[name].astype(np.float64)
+
+    return get
+
+
+def offset(network: Network, node: Node) -> Floats | None:
+    """The part of a linear node's value that does not depend on its inputs, to be broadcast to ``node.shape``.
+
+    Exact but for BatchNorm: beta times bias has 48 bits.
+    """
+    get = constants(network, node)
     if node.op == "BatchNorm":
         tail = (1,) * (len(node.shape) - 1)
-        shift: Floats = arrays["bias"] - arrays["mean"] * _normal(arrays)
+        shift: Floats = get("bias") - get("mean") * _normal(get)
         return shift.reshape(-1, *tail)
-    if "bias" not in arrays:
+    if "bias" not in node.arrays:
         return None
-    bias = arrays["bias"] * arrays["beta"] if "beta" in arrays else arrays["bias"]
+    bias = get("bias") * get("beta") if "beta" in node.arrays else get("bias")
     if node.op == "Conv":
         return bias.reshape(-1, *(1,) * (len(node.shape) - 1))
     return bias if node.ints["axis"][0] == -1 else bias.reshape(-1, 1)
 
 
-def _normal(arrays: dict[str, Floats]) -> Floats:
+def _normal(get: Callable[[str], Floats]) -> Floats:
     """The factor of a batch normalization: scale / sqrt(variance + epsilon)."""
-    factor: Floats = arrays["scale"] / np.sqrt(arrays["variance"] + arrays["epsilon"])
+    factor: Floats = get("scale") / np.sqrt(get("variance") + get("epsilon"))
     return factor
 
 
-def carried(network: Network, node: Node, coefficient: Floats) -> list[Floats]:  # noqa: C901, PLR0911 - a table of operators
-    """The coefficients [rows, *shape] of a linear node's inputs, from the node's own [rows, *node.shape].
+def carried(  # noqa: C901, PLR0911 - a table of operators
+    network: Network, node: Node, coefficient: Floats, get: Callable[[str], Floats]
+) -> list[Floats]:
+    """The coefficients of a linear node's inputs, from its own.
+
+    Args:
+        network: the network.
+        node: of it.
+        coefficient: A [rows, *node.shape]: float64 (or, for :mod:`exact`, objects that add and multiply exactly).
+        get: constant tensors of the node by name in the same kind of numbers; ``value``: a constant factor.
+
+    Returns:
+        One array [rows, *shape] per input.
 
     Raises:
         UnsupportedVersionError: no rule for this operator.
@@ -66,17 +93,16 @@ def carried(network: Network, node: Node, coefficient: Floats) -> list[Floats]: 
     rows, shapes = len(coefficient), [network.nodes[i].shape for i in node.inputs]
     match node.op:
         case "Linear":
-            return [_through_weight(node, coefficient)]
+            return [_through_weight(node, coefficient, get)]
         case "Conv":
-            return [_through_kernels(node, coefficient, shapes[0])]
+            return [_through_kernels(node, coefficient, shapes[0], get)]
         case "BatchNorm":
-            arrays = {name: array.astype(np.float64) for name, array in node.arrays.items()}
-            return [coefficient * _normal(arrays).reshape(-1, *(1,) * (len(node.shape) - 1))]
+            return [coefficient * _normal(get).reshape(-1, *(1,) * (len(node.shape) - 1))]
         case "Add" | "Sub":
             second = -coefficient if node.op == "Sub" else coefficient
             return [_folded(coefficient, shapes[0]), _folded(second, shapes[1])]
         case "Mul":
-            return _product(network, node, coefficient, shapes)
+            return _product(network, node, coefficient, get)
         case "Reshape":
             return [coefficient.reshape(rows, *shapes[0])]
         case "Transpose":
@@ -94,20 +120,18 @@ def carried(network: Network, node: Node, coefficient: Floats) -> list[Floats]: 
     raise UnsupportedVersionError("network", "relaxation: operator", "one with a relaxation rule", node.op)
 
 
-def _through_weight(node: Node, coefficient: Floats) -> Floats:
+def _through_weight(node: Node, coefficient: Floats, get: Callable[[str], Floats]) -> Floats:
     """A W, over the contracted axis. alpha W is exact in float64 (48 bits)."""
-    weight = node.arrays["weight"].astype(np.float64)
-    if "alpha" in node.arrays:
-        weight *= float(node.arrays["alpha"])
+    weight = get("weight") * get("alpha") if "alpha" in node.arrays else get("weight")
     axis = node.ints["axis"][0]
     moved = coefficient if axis == -1 else np.moveaxis(coefficient, axis, -1)
     found: Floats = moved @ weight
     return found if axis == -1 else np.moveaxis(found, -1, axis)
 
 
-def _through_kernels(node: Node, coefficient: Floats, shape: Shape) -> Floats:
+def _through_kernels(node: Node, coefficient: Floats, shape: Shape, get: Callable[[str], Floats]) -> Floats:
     """The transposed convolution, group by group: each kernel element's share, put back at its place."""
-    weight, group = node.arrays["weight"].astype(np.float64), node.ints["group"][0]
+    weight, group = get("weight"), node.ints["group"][0]
     rows, out = len(coefficient), coefficient.shape[2:]
     kernels = weight.reshape(group, weight.shape[0] // group, -1)
     columns = np.swapaxes(kernels, 1, 2) @ coefficient.reshape(rows, group, kernels.shape[1], prod(out))
@@ -119,7 +143,7 @@ def _put_back(columns: Floats, node: Node, kernel: Shape, shape: Shape, dilation
     """Windows [rows, channel, *kernel, *out] added up where they came from: [rows, *shape]. The adjoint of windows."""
     rank, pads = len(kernel), node.ints["pads"]
     space = [n + pads[i] + pads[rank + i] for i, n in enumerate(shape[1:])]
-    total = np.zeros((len(columns), shape[0], *space))
+    total = np.zeros((len(columns), shape[0], *space), dtype=columns.dtype)
     out = columns.shape[2 + rank :]
     for offsets in np.ndindex(*kernel):
         place = tuple(
@@ -143,15 +167,14 @@ def _averaged(node: Node, coefficient: Floats, shape: Shape) -> Floats:
     return _put_back(columns, node, kernel, shape, (1,) * rank)
 
 
-def _product(network: Network, node: Node, coefficient: Floats, shapes: list[Shape]) -> list[Floats]:
+def _product(network: Network, node: Node, coefficient: Floats, get: Callable[[str], Floats]) -> list[Floats]:
     """A constant factor times a value; the constant itself gets nothing."""
     factors = [network.nodes[i] for i in node.inputs]
     place = next((i for i, factor in enumerate(factors) if factor.op == "Constant"), None)
     if place is None:
         raise UnsupportedVersionError("network", "relaxation: operator", "Mul by a constant", "Mul of two values")
-    value = factors[place].arrays["value"].astype(np.float64)
-    found = [np.zeros((len(coefficient), *shape)) for shape in shapes]
-    found[1 - place] = _folded(coefficient * value, shapes[1 - place])
+    found = [np.zeros((len(coefficient), *factor.shape), dtype=coefficient.dtype) for factor in factors]
+    found[1 - place] = _folded(coefficient * get("value"), factors[1 - place].shape)
     return found
 
 
@@ -167,7 +190,7 @@ def _scattered(node: Node, coefficient: Floats, shape: Shape) -> Floats:
     """An element taken several times gets the sum of its coefficients."""
     axis, indices = node.ints["axis"][0], np.array(node.ints["indices"], dtype=np.int64)
     rows, head, tail = coefficient.shape[0], prod(shape[:axis]), prod(shape[axis + 1 :])
-    found = np.zeros((shape[axis], rows, head, tail))
+    found = np.zeros((shape[axis], rows, head, tail), dtype=coefficient.dtype)
     np.add.at(found, indices, np.moveaxis(coefficient.reshape(rows, head, len(indices), tail), 2, 0))
     return np.moveaxis(found, 0, 2).reshape(rows, *shape)
 
@@ -181,7 +204,7 @@ def relu(coefficient: Floats, box: Box, slope: Some, shift: Some) -> tuple[Float
     Args:
         coefficient: A [rows, *shape].
         box: enclosure of x, low <= high.
-        slope: L / A for unstable neurons where A >= 0; None: rule crown, which is 1 if high > -low, else 0.
+        slope: L / A for unstable neurons where A >= 0; None or NaN: rule crown, 1 if high > -(1 + 2^-10) low, else 0.
         shift: is added to L (the multipliers of splits); None: 0.
 
     Returns:
@@ -190,7 +213,8 @@ def relu(coefficient: Floats, box: Box, slope: Some, shift: Some) -> tuple[Float
     """
     low, high = box
     unstable = (low < 0) & (high > 0)
-    chosen = (high > -low * _LEAN).astype(np.float64) if slope is None else slope
+    crown = (high > -low * _LEAN).astype(np.float64)
+    chosen = crown if slope is None else np.where(np.isnan(slope), crown, slope)
     chord = high / np.where(unstable, high - low, 1.0)
     line = np.where(unstable, coefficient * np.where(coefficient >= 0, chosen, chord), 0.0)
     line = np.where(low >= 0, coefficient, line)

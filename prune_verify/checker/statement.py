@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 
-from prune_verify.checker.claim import CLAIM_KINDS, REQUEST_KINDS, Claim
+from prune_verify.checker.claim import REQUEST_KINDS
+from prune_verify.checker.claim_json import ClaimStatement, emitted_claim, parse_claim
 from prune_verify.checker.encoding import (
     Json,
     Members,
     canonical_json,
-    format_decimal,
     format_time,
     parse_decimal,
     parse_json,
@@ -28,8 +27,6 @@ from prune_verify.checker.rules import BINARY32, REAL
 
 __all__ = [
     "NON_CLAIMS",
-    "ClaimStatement",
-    "Counts",
     "Evidence",
     "Measurement",
     "PatchSummary",
@@ -41,7 +38,6 @@ __all__ = [
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://prune-verify.example/unlearning-certificate/v1"
-METHODS = ("structural", "relaxation", "relaxation+smt")
 NON_CLAIMS = (
     "Output suppression is not removal: the weights of the base network still depend on the forgotten records.",
     "This is not (epsilon, delta) certified removal, and not equivalence to retraining.",
@@ -53,56 +49,6 @@ _PREDICATE = (
     "originalModel", "patch", "semantics", "forgetSet", "retainSet", "claims", "evidence", "assumptions",
     "nonClaims", "measurements", "environment",
 )  # fmt: skip
-_CLAIM = (
-    "id", "kind", "arithmetic", "quantifier", "method", "region", "margin", "label", "delta", "logits",
-    "counts", "conflicts", "unknowns", "alreadyWrong",
-)  # fmt: skip
-_COUNTS = ("total", "proved", "provedByBound", "refuted", "unknown", "conflict", "alreadyWrong")
-OUTSIDE = "domain-outside-supports"
-_QUANTIFIERS = {
-    "forget": ("each-forget-record",),
-    "retain_exact": ("each-retained-record",),
-    "retain_label": ("each-retained-record",),
-    "retain_close": ("each-retained-record",),
-    "locality": (OUTSIDE,),
-    "forget_class": ("all-inputs",),
-    "retain_other_labels": ("all-inputs", OUTSIDE),
-}
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many statements of a claim are what; recomputed by the checker, never believed."""
-
-    total: int
-    proved: int
-    proved_by_bound: int = 0
-    refuted: int = 0
-    unknown: int = 0
-    conflict: int = 0
-    already_wrong: int = 0
-
-
-@dataclass(frozen=True)
-class ClaimStatement:
-    """One claim with the counts that the prover says.
-
-    Args:
-        id: ``C1``, ``C2``, ...
-        claim: what is claimed.
-        counts: as said.
-        conflicts: indices of retained records, as said.
-        unknowns: indices, as said.
-        already_wrong: (index, base answer) pairs, as said.
-
-    """
-
-    id: str
-    claim: Claim
-    counts: Counts
-    conflicts: tuple[int, ...] = ()
-    unknowns: tuple[int, ...] = ()
-    already_wrong: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,53 +128,6 @@ class Statement:
 
 
 # --- reading ---
-
-
-def _decimal_or_none(fields: Members, name: str) -> Fraction | None:
-    return None if fields.null(name) else fields.decimal(name)
-
-
-def _radius(fields: Members) -> Fraction | None:
-    if fields.null("region"):
-        return None
-    region = fields.members("region", ("kind", "norm", "radius"))
-    region.text("kind", among=("ball",))
-    region.text("norm", among=("linf",))
-    return region.decimal("radius")
-
-
-def _pairs(fields: Members, name: str) -> tuple[tuple[int, int], ...]:
-    found = []
-    for place, item in enumerate(fields.items(name)):
-        pair = Members(item, f"{fields.place(name)}/{place}", ("index", "baseAnswer"))
-        found.append((pair.integer("index"), pair.integer("baseAnswer", least=-1)))
-    return tuple(found)
-
-
-def _claim(value: Json, path: str) -> ClaimStatement:
-    fields = Members(value, path, _CLAIM)
-    kind = fields.text("kind", among=CLAIM_KINDS)
-    reach = fields.text("quantifier", among=_QUANTIFIERS[kind])
-    claim = Claim(
-        kind=kind,
-        arithmetic=fields.text("arithmetic", among=(BINARY32, REAL)),
-        method=fields.text("method", among=METHODS),
-        radius=_radius(fields),
-        margin=_decimal_or_none(fields, "margin"),
-        label=None if fields.null("label") else fields.integer("label", most=2**16),
-        delta=_decimal_or_none(fields, "delta"),
-        logits=None if fields.null("logits") else fields.integers("logits"),
-        outside_supports=kind == "retain_other_labels" and reach == OUTSIDE,
-    )
-    said = fields.members("counts", _COUNTS)
-    return ClaimStatement(
-        id=fields.text("id", longest=16),
-        claim=claim,
-        counts=Counts(*(said.integer(name) for name in _COUNTS)),
-        conflicts=fields.integers("conflicts"),
-        unknowns=fields.integers("unknowns"),
-        already_wrong=_pairs(fields, "alreadyWrong"),
-    )
 
 
 def _commitment(fields: Members, name: str) -> SetCommitment | None:
@@ -353,7 +252,7 @@ def _predicate(fields: Members, name: str, sha256: str) -> Statement:
         opset=semantics.integer("opset", most=1024),
         forget_set=_commitment(fields, "forgetSet"),
         retain_set=_commitment(fields, "retainSet"),
-        claims=tuple(_claim(item, path) for item, path in _listed(fields, "claims")),
+        claims=tuple(parse_claim(item, path) for item, path in _listed(fields, "claims")),
         evidence=_evidence(fields),
         assumptions=fields.texts("assumptions"),
         non_claims=fields.texts("nonClaims"),
@@ -393,35 +292,6 @@ def _require_whole(statement: Statement, fields: Members) -> None:
 
 
 # --- writing ---
-
-
-def _emitted_claim(item: ClaimStatement) -> Json:
-    claim, counts = item.claim, item.counts
-    decimals = {
-        name: None if v is None else format_decimal(v) for name, v in (("margin", claim.margin), ("delta", claim.delta))
-    }
-    region: Json = None
-    if claim.radius is not None:
-        region = {"kind": "ball", "norm": "linf", "radius": format_decimal(claim.radius)}
-    values = (
-        counts.total, counts.proved, counts.proved_by_bound, counts.refuted, counts.unknown, counts.conflict,
-        counts.already_wrong,
-    )  # fmt: skip
-    return {
-        "id": item.id,
-        "kind": claim.kind,
-        "arithmetic": claim.arithmetic,
-        "quantifier": OUTSIDE if claim.outside_supports else _QUANTIFIERS[claim.kind][0],
-        "method": claim.method,
-        "region": region,
-        **decimals,
-        "label": claim.label,
-        "logits": None if claim.logits is None else list(claim.logits),
-        "counts": dict(zip(_COUNTS, values, strict=True)),
-        "conflicts": list(item.conflicts),
-        "unknowns": list(item.unknowns),
-        "alreadyWrong": [{"index": index, "baseAnswer": answer} for index, answer in item.already_wrong],
-    }
 
 
 def _emitted_set(commitment: SetCommitment | None) -> Json:
@@ -483,7 +353,7 @@ def emit_statement(statement: Statement) -> bytes:
         },
         "forgetSet": _emitted_set(statement.forget_set),
         "retainSet": _emitted_set(statement.retain_set),
-        "claims": [_emitted_claim(item) for item in statement.claims],
+        "claims": [emitted_claim(item) for item in statement.claims],
         "evidence": [{"name": e.name, "sha256": e.sha256, "bytes": e.size} for e in statement.evidence],
         "assumptions": list(statement.assumptions),
         "nonClaims": list(statement.non_claims),

@@ -169,7 +169,9 @@ def _files(run: Run, statement: Statement, say: Callable[[str], None]) -> Proble
             "predicate/semantics/encodingSha256", "the policy's encoding", wanted, str(statement.encoding_sha256)
         )
     policy.domain.require_size(_size(base))
-    problem = Problem(base.network, patched.network, None if patch is None else patch.patch, policy.domain)
+    problem = Problem(
+        base.network, patched.network, None if patch is None else patch.patch, policy.domain, exact=run.inputs.exact
+    )
     if problem.patch is not None:
         problem.require_rebuilt()
         run.passed("patched network", "is the base with exactly the patch's nodes, rebuilt here")

@@ -14,18 +14,23 @@ from pathlib import Path
 
 from prune_verify.checker.bounded_claims import decide_bounded
 from prune_verify.checker.claim import Outcome, Problem, decide
+from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.encoding import format_decimal, format_time
 from prune_verify.checker.errors import AssumptionNotPermittedError, PolicyError, ProofError
+from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.policy import Policy, TrustStore
 from prune_verify.checker.region import require_radius
 from prune_verify.checker.rules import BINARY32
-from prune_verify.checker.statement import ClaimStatement, Counts, Statement
+from prune_verify.checker.statement import Statement
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
 
 __all__ = ["DATA_MISSING", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
 
 DATA_MISSING = "E_DATA_MISSING"
-_SETS = {"forget": "forget", "retain_exact": "retain", "retain_label": "retain", "retain_close": "retain"}
+_SETS = {
+    "forget": "forget", "band": "forget", "minimality": "forget",
+    "retain_exact": "retain", "retain_label": "retain", "retain_close": "retain",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Inputs:
         encoding: of csv records.
         challenge: the auditor's nonce in hex, or None.
         at_time: judge validity at this time instead of now (archived certificates).
+        exact: compute bounds in integers.
 
     """
 
@@ -62,6 +68,7 @@ class Inputs:
     encoding: Path | None = None
     challenge: str | None = None
     at_time: datetime | None = None
+    exact: bool = False
 
 
 @dataclass
@@ -110,8 +117,9 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
     """Step 9: every claim decided again, and its counts compared with the statement's."""
     outcomes: dict[str, Outcome] = {}
     for item in statement.claims:
-        which = _SETS.get(item.claim.kind)
-        lacking = which is not None and getattr(problem, which) is None
+        needed = {_SETS.get(item.claim.kind)} | ({"retain"} if item.claim.cover else set())
+        which = next((name for name in ("forget", "retain") if name in needed and getattr(problem, name) is None), None)
+        lacking = which is not None
         no_patch = problem.patch is None and statement.patch is not None
         proof = run.evidence.get(f"{item.id}.proof")
         if lacking or no_patch or (item.claim.method != "structural" and proof is None):
@@ -121,6 +129,8 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
         say(f"claim {item.id}: {_phrase(item)}")
         if item.claim.method == "structural":
             outcome = decide(problem, item.claim)
+        elif item.claim.method == "covering-dual":
+            outcome = decide_minimality(problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
         else:
             outcome = decide_bounded(problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
         _compare(item, outcome)
@@ -138,6 +148,10 @@ def _phrase(item: ClaimStatement) -> str:
         parts.append(f"margin {format_decimal(claim.margin)}")
     if claim.delta is not None:
         parts.append(f"delta {format_decimal(claim.delta)}")
+    if claim.band is not None:
+        parts.append(f"band {format_decimal(claim.band[0])} to {format_decimal(claim.band[1])}")
+    if claim.cover is not None:
+        parts.append(f"cover {claim.cover[0]} of retained balls of radius {format_decimal(claim.cover[1])}")
     if claim.label is not None:
         parts.append(f"class {claim.label}")
     if claim.logits is not None:
@@ -188,7 +202,8 @@ def _note(run: Run, item: ClaimStatement, outcome: Outcome) -> None:
             counts.unknown, counts.conflict, counts.already_wrong,
         )
     )  # fmt: skip
-    detail = f"{_phrase(item)}: {counts.proved} of {counts.total} proved"
+    numbers = ", bounds in integers" if run.inputs.exact and claim.method.startswith("relaxation") else ""
+    detail = f"{_phrase(item)}: {counts.proved} of {counts.total} proved{numbers}"
     if counts.conflict:
         detail += f", {counts.conflict} in conflict"
     for name in outcome.assumptions:
@@ -286,6 +301,12 @@ def _require_strength(policy: Policy, item: ClaimStatement, problem: Problem) ->
             )
     if claim.kind in ("forget", "forget_class") and (claim.margin is None or claim.margin < policy.min_margin):
         raise PolicyError(f"{path}/margin", "minimum margin", format_decimal(policy.min_margin), str(claim.margin))
+    if claim.cover is not None and claim.cover[1] < policy.min_retained_radius:
+        expected, got = format_decimal(policy.min_retained_radius), format_decimal(claim.cover[1])
+        raise PolicyError(f"{path}/cover/retainedRadius", "minimum radius", expected, got)
+    if claim.kind == "band" and (claim.band is None or claim.band[1] - claim.band[0] > policy.max_band_width):
+        got = "no band" if claim.band is None else format_decimal(claim.band[1] - claim.band[0])
+        raise PolicyError(f"{path}/band", "greatest width of a band", format_decimal(policy.max_band_width), got)
     if claim.kind == "retain_close" and (claim.delta is None or claim.delta > policy.max_delta):
         raise PolicyError(f"{path}/delta", "greatest delta", format_decimal(policy.max_delta), str(claim.delta))
 

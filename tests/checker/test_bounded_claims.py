@@ -8,13 +8,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from prune_verify.checker.bounded_claims import decide_bounded, difference_network, record_query
+from prune_verify.checker.bounded_claims import (
+    decide_bounded,
+    difference_network,
+    goals_of,
+    pair_network,
+    record_query,
+)
 from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.encoding import sha256_hex
 from prune_verify.checker.errors import (
     CheckError,
     LimitError,
-    MalformedInputError,
     ProofError,
     SubjectMismatchError,
     UnsupportedVersionError,
@@ -61,52 +66,57 @@ DIFFERENCE = difference_network(SMALL, (4,))
 
 def _forget(**changes: object) -> Proof:
     digest = PROBLEM.patched.digest()
-    plain = Proof("forget", REAL, "relaxation", digest, 6, _i4(2, 2, 2, 2, 2, 2), _i4(), _i4(), {})
+    plain = Proof("forget", REAL, "relaxation", digest, 6, _i4(1, 1, 1, 1, 1, 1))
     return replace(plain, **changes)
 
 
 def _close(**changes: object) -> Proof:
-    plain = Proof("retain_close", REAL, "relaxation", DIFFERENCE.digest(), 6, _i4(), _i4(), _i4(), {})
+    plain = Proof("retain_close", REAL, "relaxation", DIFFERENCE.digest(), 6)
     return replace(plain, **changes)
 
 
 def _decide(claim: Claim, proof: Proof):
-    return decide_bounded(PROBLEM if claim.kind == "forget" else _problem(SMALL), claim, emit(proof), "p")
+    return decide_bounded(PROBLEM if claim.kind in ("forget", "band") else _problem(SMALL), claim, emit(proof), "p")
 
 
-SOME = _i4(2, 2, -1, 2, 2, 2)
-SMT = {"method": "relaxation+smt", "competitors": SOME, "smt": _i4(2)}
+def _sets(node: int, values: np.ndarray) -> dict[str, object]:
+    return {"active": {node: np.arange(values.shape[1], dtype=np.int32)}, "slopes": {node: values}}
+
+
+SOME = _i4(1, 1, -1, 1, 1, 1)
+SMT = {"method": "relaxation+smt", "choices": SOME, "smt": _i4(2)}
 WITH = replace(FORGET, method="relaxation+smt")
 RELU, OTHER = 2, 5  # Relu nodes of the patched network: of the base and of the patch
 F, C = FORGET, CLOSE
 ROWS = [
     ("a forget claim", F, _forget(), None),
     ("in binary32", replace(F, arithmetic=BINARY32), _forget(arithmetic=BINARY32), None),
-    ("with slopes", F, _forget(hinted=_i4(1), slopes={RELU: np.zeros((1, 8), np.float32)}), None),
+    ("with slopes", F, _forget(hinted=_i4(1), **_sets(RELU, np.zeros((1, 8), np.float32))), None),
     ("another kind", F, _close(), (ProofError, "p/kind")),
     ("another arithmetic", F, _forget(arithmetic=BINARY32), (ProofError, "p/arithmetic")),
     ("another method", F, _forget(**SMT), (ProofError, "p/method")),
     ("another network", F, _forget(network="0" * 64), (ProofError, "p/network")),
-    ("another number of records", F, _forget(records=5, competitors=_i4(2, 2, 2, 2, 2)), (ProofError, "p/records")),
-    ("no competitors", F, _forget(competitors=_i4()), (MalformedInputError, "p/competitors")),
-    ("the label itself", F, _forget(competitors=_i4(*np.minimum(Y, 1))), (MalformedInputError, "p/competitors")),
-    ("a label that is none", F, _forget(competitors=_i4(3, 2, 2, 2, 2, 2)), (MalformedInputError, "p/competitors")),
-    ("slopes of no Relu", F, _forget(hinted=_i4(1), slopes={1: np.zeros((1, 8), np.float32)}), (ProofError, "p/slopes/1")),
-    ("slopes of no node", F, _forget(hinted=_i4(1), slopes={99: np.zeros((1, 8), np.float32)}), (ProofError, "p/slopes/99")),
-    ("slopes of a shape", F, _forget(hinted=_i4(1), slopes={RELU: np.zeros((1, 7), np.float32)}), (ProofError, "p/slopes/2")),
-    ("z3 without saying so", F, _forget(competitors=SOME, smt=_i4(2)), (ProofError, "p/smt")),
+    ("another number of records", F, _forget(records=5, choices=_i4(1, 1, 1, 1, 1)), (ProofError, "p/records")),
+    ("too few choices", F, _forget(choices=_i4(1)), (ProofError, "p/choices")),
+    ("a choice that is none", F, _forget(choices=_i4(2, 1, 1, 1, 1, 1)), (ProofError, "p/choices")),
+    ("slopes of no Relu", F, _forget(hinted=_i4(1), **_sets(1, np.zeros((1, 8), np.float32))), (ProofError, "slopes/1")),
+    ("slopes of no node", F, _forget(hinted=_i4(1), **_sets(99, np.zeros((1, 8), np.float32))), (ProofError, "slopes/99")),
+    ("slopes of no neuron", F, _forget(hinted=_i4(1), **_sets(RELU, np.zeros((1, 9), np.float32))), (ProofError, "active/2")),
+    ("hints for no record", F, _forget(hinted=_i4(6), **_sets(RELU, np.zeros((1, 8), np.float32))), (ProofError, "p/hinted")),
+    ("z3 without saying so", F, _forget(choices=SOME, smt=_i4(2)), (ProofError, "p/smt")),
     ("z3 for nothing", WITH, _forget(method="relaxation+smt"), (ProofError, "p/smt")),
-    ("z3 beside a bound", WITH, _forget(**SMT | {"smt": _i4(1)}), (ProofError, "p/competitors/1")),
+    ("z3 beside a bound", WITH, _forget(**SMT | {"smt": _i4(1)}), (ProofError, "p/choices/1")),
     ("z3 in binary32", replace(WITH, arithmetic=BINARY32), _forget(arithmetic=BINARY32, **SMT), (UnsupportedVersionError, "claim forget")),
     ("a structural claim", replace(F, method="structural"), _forget(method="structural"), (ProofError, "p/smt")),
     ("no margin", replace(F, margin=None), _forget(), (ProofError, "claim forget")),
-    ("a kind without a rule", replace(F, kind="band"), _forget(kind="band"), (UnsupportedVersionError, "claim band")),
+    ("a kind without a rule", replace(F, kind="locality"), _forget(kind="locality"), (UnsupportedVersionError, "claim locality")),
+    ("a band without numbers", replace(F, kind="band"), _forget(kind="band"), (ProofError, "claim band")),
+    ("z3 for a record that is none", WITH, _forget(**SMT | {"smt": _i4(6)}), (ProofError, "p/smt")),
     ("a retain_close claim", C, _close(), None),
     ("the same in binary32", replace(C, arithmetic=BINARY32), _close(arithmetic=BINARY32), None),
-    ("with slopes for each bound", C, _close(hinted=_i4(1), slopes={1 + 1: np.zeros((1, 6, 5), np.float32)}), None),
-    ("slopes for one bound", C, _close(hinted=_i4(1), slopes={2: np.zeros((1, 5), np.float32)}), (ProofError, "p/slopes/2")),
-    ("competitors", C, _close(competitors=_i4(2, 2, 2, 2, 2, 2)), (ProofError, "p")),
-    ("z3", replace(C, method="relaxation+smt"), _close(method="relaxation+smt", smt=_i4(1)), (ProofError, "p")),
+    ("with slopes for each bound", C, _close(hinted=_i4(7, 9), **_sets(2, np.zeros((2, 5), np.float32))), None),
+    ("choices of a second atom", C, _close(choices=_i4(*[1] * 36)), (ProofError, "p/choices")),
+    ("z3", replace(C, method="relaxation+smt"), _close(method="relaxation+smt", smt=_i4(1)), (ProofError, "p/smt")),
     ("the patched network's digest", C, _close(network=PROBLEM.patched.digest()), (ProofError, "p/network")),
     ("no delta", replace(C, delta=None), _close(), (ProofError, "claim retain_close")),
     ("no radius", replace(C, radius=None), _close(), (ProofError, "claim retain_close")),
@@ -125,12 +135,12 @@ def test_rules(sentence: str, claim: Claim, proof: Proof, expected: tuple[type[C
 
 
 def test_a_record_without_a_competitor_is_unknown() -> None:
-    outcome = _decide(FORGET, _forget(competitors=_i4(2, -1, 2, 2, -1, 2)))
+    outcome = _decide(FORGET, _forget(choices=_i4(1, -1, 1, 1, -1, 1)))
     assert (outcome.proved, outcome.unknowns) == (4, (1, 4))
 
 
 def test_a_competitor_that_does_not_win_proves_nothing() -> None:
-    outcome = _decide(FORGET, _forget(competitors=_i4(*(1 - np.minimum(Y, 1)))))
+    outcome = _decide(FORGET, _forget(choices=_i4(*[0] * 6)))
     assert outcome.proved < 6
 
 
@@ -155,7 +165,7 @@ def test_the_question_is_about_the_ball_cut_to_the_domain() -> None:
 def test_too_many_records_that_rest_on_z3_are_refused() -> None:
     problem = _problem(FORGETTING)
     problem.forget = LabelledRows(np.tile(X[:1], (65, 1)), np.zeros(65, dtype=np.int64))
-    proof = _forget(method="relaxation+smt", records=65, competitors=_i4(*[-1] * 65), smt=_i4(*range(65)))
+    proof = _forget(method="relaxation+smt", records=65, choices=_i4(*[-1] * 65), smt=_i4(*range(65)))
     with pytest.raises(LimitError):
         decide_bounded(problem, WITH, emit(proof), "p")
 
@@ -204,11 +214,12 @@ def test_batches_of_records_and_their_hints(monkeypatch: pytest.MonkeyPatch) -> 
     """With one record at a time the hints still meet their own records."""
     rng = np.random.default_rng(0)
     slopes = {RELU: rng.random((3, 8)).astype(np.float32), OTHER: np.ones((3, 5), np.float32)}
+    active = {RELU: _i4(*range(8)), OTHER: _i4(*range(5))}
     assert PROBLEM.patched.nodes[OTHER].op == "Relu"
     found = []
     for cells in (2**21, 1):
-        monkeypatch.setattr("prune_verify.checker.bounded_claims._CELLS", cells)
-        proof = _forget(hinted=_i4(0, 3, 5), slopes=slopes)
+        monkeypatch.setattr("prune_verify.checker.goals._CELLS", cells)
+        proof = _forget(hinted=_i4(0, 3, 5), active=active, slopes=slopes)
         tight = [_decide(replace(FORGET, margin=Fraction(m)), proof).unknowns for m in range(60, 100, 2)]
         found.append(tight)
     assert found[0] == found[1]
@@ -223,3 +234,98 @@ def test_the_difference_network_is_what_the_patch_adds() -> None:
     np.testing.assert_array_equal(shaped, evaluate(difference_network(patch, (4,)), evaluate(flat, rows)))
     exact = evaluate(build(BASE, patch), X) - evaluate(BASE, X)
     np.testing.assert_allclose(evaluate(difference_network(patch, (4,)), X), exact, atol=1e-4)
+
+
+# --- band, and networks of foreign making ---
+
+
+def _margin_ends(problem: Problem) -> tuple[Fraction, Fraction]:
+    """The least and the greatest margin of the forgotten label that exact evaluation finds in the balls."""
+    corners = np.array([[(c >> i) & 1 for i in range(4)] for c in range(16)]) * 0.04 - 0.02
+    found = []
+    for x, y in zip(problem.forget.x, problem.forget.y, strict=True):
+        logits = evaluate_exact(problem.patched, x.astype(np.float64) + 0.999 * corners)
+        found += [row[y] - max(v for j, v in enumerate(row) if j != y) for row in logits]
+    return min(found), max(found)
+
+
+BAND = Claim("band", REAL, "relaxation", radius=RADIUS)
+ENDS = _margin_ends(PROBLEM)
+CLAUSES = [0, 0, 1]  # y over each other label; and label 2 over y
+
+
+def _band(arithmetic: str = REAL) -> Proof:
+    return _forget(kind="band", arithmetic=arithmetic, choices=_i4(*CLAUSES * 6))
+
+
+@pytest.mark.parametrize("arithmetic", [REAL, BINARY32])
+@pytest.mark.parametrize(
+    ("below", "above", "expected"), [("1", "1", True), ("-0.01", "1", False), ("1", "-0.01", False)]
+)
+def test_a_band_holds_on_both_sides_or_not_at_all(below: str, above: str, expected: bool, arithmetic: str) -> None:
+    claim = replace(BAND, arithmetic=arithmetic, band=(ENDS[0] - Fraction(below), ENDS[1] + Fraction(above)))
+    assert (_decide(replace(claim, kind="band"), _band(arithmetic)).proved == 6) is expected
+
+
+def test_a_band_without_its_last_clause_is_not_proved() -> None:
+    claim = replace(BAND, band=(ENDS[0] - 1, ENDS[1] + 1))
+    for clause in range(3):
+        choices = np.array(CLAUSES * 6, dtype=np.int32)
+        choices[clause] = -1
+        assert _decide(claim, replace(_band(), choices=choices)).unknowns == (0,)
+
+
+def _foreign(scale: float) -> Problem:
+    """A patched network of foreign making: the base with its weights moved by about ``scale``."""
+    rng = np.random.default_rng(3)
+    nodes = []
+    for node in BASE.nodes:
+        arrays = {
+            name: array + (scale * rng.standard_normal(array.shape)).astype(np.float32)
+            for name, array in node.arrays.items()
+        }
+        nodes.append(replace(node, arrays=arrays))
+    rows = LabelledRows(X, Y)
+    return Problem(BASE, Network(tuple(nodes), BASE.output), None, DOMAIN, forget=rows, retain=rows)
+
+
+def test_the_pair_network_has_both_outputs_side_by_side() -> None:
+    problem = _foreign(0.1)
+    both = evaluate(pair_network(problem.base, problem.patched), X)
+    np.testing.assert_array_equal(both, np.concatenate([evaluate(BASE, X), evaluate(problem.patched, X)], axis=1))
+    same = Network((Node("Input", (), (4,)),), 0)
+    np.testing.assert_array_equal(evaluate(pair_network(same, same), X), np.concatenate([X, X], axis=1))
+
+
+def _plain(problem: Problem, claim: Claim) -> bytes:
+    goals = goals_of(problem, claim)
+    return emit(Proof(claim.kind, claim.arithmetic, "relaxation", goals.network.digest(), goals.records))
+
+
+@pytest.mark.parametrize("arithmetic", [REAL, BINARY32])
+@pytest.mark.parametrize("kind", ["retain_label", "retain_close"])
+def test_claims_about_networks_of_foreign_making(kind: str, arithmetic: str) -> None:
+    claim = Claim(kind, arithmetic, "relaxation", radius=Fraction("0.001"), delta=Fraction("0.5"))
+    near, far = _foreign(0.0005), _foreign(2.0)
+    assert decide_bounded(near, claim, _plain(near, claim), "p").proved >= 5
+    outcome = decide_bounded(far, claim, _plain(far, claim), "p")
+    moved = evaluate(far.patched, X).argmax(axis=1) != Y
+    if kind == "retain_close":
+        moved = (np.abs(evaluate(far.patched, X) - evaluate(BASE, X)) > 0.5).any(axis=1)
+    assert set(np.flatnonzero(moved)) <= set(outcome.unknowns)
+    assert moved.any()
+
+
+def test_a_tie_at_the_centre_keeps_no_label() -> None:
+    flat = Network((Node("Input", (), (2,)),), 0)
+    rows = LabelledRows(np.array([[0.5, 0.5], [0.9, 0.1]], np.float32), np.array([0, 0]))
+    problem = Problem(flat, flat, None, DOMAIN, forget=rows, retain=rows)
+    claim = Claim("retain_label", REAL, "relaxation", radius=Fraction("0.01"))
+    assert decide_bounded(problem, claim, _plain(problem, claim), "p").unknowns == (0,)
+
+
+def test_a_proof_for_another_pair_is_refused() -> None:
+    claim = Claim("retain_label", REAL, "relaxation", radius=Fraction("0.001"))
+    with pytest.raises(ProofError) as refusal:
+        decide_bounded(_foreign(0.0005), claim, _plain(_foreign(0.001), claim), "p")
+    assert refusal.value.path == "p/network"

@@ -20,34 +20,45 @@ def _i4(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int32)
 
 
+def _f4(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
 PROOF = Proof(
     kind="forget",
     arithmetic="real",
     method="relaxation+smt",
     network=NETWORK,
     records=4,
-    competitors=_i4(1, -1, 0, -1),
+    choices=_i4(1, -1, 2, -1),
+    combinations=_f4(0.5, 0.25),
     hinted=_i4(0, 2),
     smt=_i4(1),
-    slopes={12: np.array([[0, 0.5, 1], [1, 0.25, 0]], np.float32), 3: np.array([[[1.0]], [[0.125]]], np.float32)},
+    trees=_i4(3),
+    steps=_i4(1, 3, 0, 0, 0, -1, 0, 1, 1),
+    cuts=_f4(0.5),
+    multipliers=_f4(1, -2),
+    active={12: _i4(0, 4, 7), 3: _i4(5)},
+    slopes={12: np.array([[0, 0.5, 1], [1, 0.25, 0]], np.float32), 3: np.array([[1.0], [0.125]], np.float32)},
 )
 DATA = emit(PROOF)
+LISTS = ("choices", "combinations", "hinted", "smt", "trees", "steps", "cuts", "multipliers")
 
 
 def _same(a: Proof, b: Proof) -> bool:
     names = ("kind", "arithmetic", "method", "network", "records")
-    arrays = ("competitors", "hinted", "smt")
     return (
         all(getattr(a, n) == getattr(b, n) for n in names)
-        and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in arrays)
-        and a.slopes.keys() == b.slopes.keys()
+        and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in LISTS)
+        and a.slopes.keys() == b.slopes.keys() == a.active.keys() == b.active.keys()
         and all(np.array_equal(a.slopes[n], b.slopes[n]) for n in a.slopes)
+        and all(np.array_equal(a.active[n], b.active[n]) for n in a.active)
     )
 
 
 def _sealed(body: bytes) -> bytes:
     """A file with the right digest over ``body``: what an attacker can make."""
-    return b"prune-verify/proof/v1 " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return b"prune-verify/proof/v2 " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
 BODY = DATA[DATA.index(b"\n") + 1 :]
@@ -56,18 +67,22 @@ HEADER, ARRAYS = BODY[: BODY.index(b"\n")], BODY[BODY.index(b"\n") + 1 :]
 
 @st.composite
 def proofs(draw: st.DrawFn) -> Proof:
-    records = draw(st.integers(0, 6))
-    some = st.lists(st.integers(0, max(records - 1, 0)), unique=True, max_size=records).map(sorted)
-    hinted = draw(some)
-    unit = st.floats(0, 1, width=32)
-    slopes = {}
-    for node in draw(st.lists(st.integers(0, 999), unique=True, max_size=3)) if hinted else ():
-        width = draw(st.integers(1, 3))
-        values = draw(st.lists(unit, min_size=width * len(hinted), max_size=width * len(hinted)))
-        slopes[node] = np.array(values, dtype=np.float32).reshape(len(hinted), width)
-    competitors = draw(st.lists(st.integers(-1, 9), min_size=records, max_size=records))
-    kind, method = draw(st.sampled_from(["forget", "retain_close"])), draw(st.text(max_size=5))
-    return Proof(kind, "real", method, NETWORK, records, _i4(*competitors), _i4(*hinted), _i4(*draw(some)), slopes)
+    ascending = st.lists(st.integers(0, 99), unique=True, max_size=5).map(sorted)
+    number = st.floats(allow_nan=False, allow_infinity=False, width=32)
+    active, slopes, sets = {}, {}, draw(st.integers(1, 3))
+    for node in draw(st.lists(st.integers(0, 999), unique=True, max_size=3)):
+        places = draw(ascending.filter(bool))
+        values = draw(st.lists(number, min_size=sets * len(places), max_size=sets * len(places)))
+        active[node], slopes[node] = _i4(*places), np.array(values, dtype=np.float32).reshape(sets, -1)
+    hinted = draw(ascending)[:sets] if slopes else []
+    steps = draw(st.lists(st.integers(-9, 9), max_size=4)) * 3
+    return Proof(
+        draw(st.sampled_from(["forget", "retain_close"])), "real", draw(st.text(max_size=5)), NETWORK,
+        draw(st.integers(0, 6)), _i4(*draw(st.lists(st.integers(-1, 9), max_size=6))),
+        _f4(*(v / 2**16 for v in draw(st.lists(st.integers(0, 2**16), max_size=4)))), _i4(*hinted),
+        _i4(*draw(ascending)), _i4(*(v for v in draw(ascending) if v not in hinted)), _i4(*steps),
+        _f4(*draw(st.lists(number, max_size=3))), _f4(*draw(st.lists(number, max_size=3))), active, slopes,
+    )  # fmt: skip
 
 
 @given(proofs())
@@ -92,7 +107,7 @@ def test_a_changed_byte_under_a_new_digest_is_refused_or_means_something_of_the_
     except CheckError:
         return
     assert emit(proof) == changed
-    assert all(((v >= 0) & (v <= 1)).all() for v in proof.slopes.values())
+    assert all(np.isfinite(v).all() for v in proof.slopes.values())
 
 
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(_sealed)))
@@ -111,45 +126,67 @@ def _with(**changes: object) -> bytes:
 
 
 SLOPES = PROOF.slopes[12]
-LARGE = b'{"dtype":"f4","name":"slopes/3","shape":[2,268435456,268435456,268435456]}'
+LARGE = b'{"dtype":"f4","name":"slopes/3","shape":[268435456,268435456]}'
+BAD, NAN = MalformedInputError, float("nan")
+
+
+def _slopes(values: np.ndarray) -> dict[int, np.ndarray]:
+    return PROOF.slopes | {12: values}
+
+
 TABLE = [
     ("as it was written", DATA, None),
-    ("empty", b"", (MalformedInputError, "p")),
-    ("cut", DATA[:-1], (MalformedInputError, "p")),
-    ("a byte after the end", DATA + b"\0", (MalformedInputError, "p")),
-    ("a byte after the end, under a new digest", _sealed(BODY + b"\0"), (MalformedInputError, "p")),
-    ("another version", DATA.replace(b"/v1 ", b"/v2 "), (MalformedInputError, "p")),
-    ("no header", _sealed(b"x" * 100), (MalformedInputError, "p")),
-    ("a header that is not canonical", _header(b'"records":4', b'"records": 4'), (MalformedInputError, "p")),
-    ("an unknown member", _header(b'"records":4', b'"records":4,"valid":1'), (MalformedInputError, "p")),
-    ("a float", _header(b'"records":4', b'"records":4.0'), (MalformedInputError, "p")),
-    ("not a digest", _header(b'def"', b'dex"'), (MalformedInputError, "p/network")),
-    ("an unknown array", _header(b"slopes/12", b"slopes!12"), (MalformedInputError, "p")),
-    ("a node with two spellings", _header(b"slopes/12", b"slopes/012"), (MalformedInputError, "p")),
-    ("an array twice", _header(b"slopes/12", b"slopes/3"), (MalformedInputError, "p/arrays/4")),
-    ("arrays in another order", _header(b"slopes/12", b"slopes/2"), (MalformedInputError, "p")),
-    ("an unknown type", _header(b'f4","name":"slopes/12', b'f8","name":"slopes/12'), (MalformedInputError, "p/arrays/4/dtype")),
-    ("slopes of integers", _header(b'f4","name":"slopes/12', b'i4","name":"slopes/12'), (MalformedInputError, "p/slopes/12")),
-    ("a negative length", _header(b'hinted","shape":[2]', b'hinted","shape":[-2]'), (MalformedInputError, "p/arrays/1")),
-    ("a length that is no integer", _header(b'hinted","shape":[2]', b'hinted","shape":[true]'), (MalformedInputError, "p/arrays/1")),
-    ("a declared size beyond the file", _header(b'{"dtype":"f4","name":"slopes/3","shape":[2,1,1]}', LARGE), (MalformedInputError, "p/arrays/3")),
-    ("another length", _header(b'hinted","shape":[2]', b'hinted","shape":[3]'), (MalformedInputError, "p")),
-    ("a table for a list", _header(b'hinted","shape":[2]', b'hinted","shape":[2,1]'), (MalformedInputError, "p/hinted")),
-    ("an empty table", _header(b'"shape":[2,3]', b'"shape":[2,0]'), (MalformedInputError, "p/arrays/4")),
-    ("a slope above 1", _with(slopes={12: SLOPES + np.float32(0.001)}), (MalformedInputError, "p/slopes/12")),
-    ("a slope below 0", _with(slopes={12: SLOPES - np.float32(0.001)}), (MalformedInputError, "p/slopes/12")),
-    ("a slope that is NaN", _with(slopes={12: SLOPES * np.float32("nan")}), (MalformedInputError, "p/slopes/12")),
-    ("slopes for other records", _with(slopes={12: SLOPES[:1]}), (MalformedInputError, "p/slopes/12")),
-    ("slopes without hinted records", _with(hinted=_i4()), (MalformedInputError, "p/slopes/3")),
-    ("hinted records that descend", _with(hinted=_i4(2, 0)), (MalformedInputError, "p/hinted")),
-    ("a hinted record twice", _with(hinted=_i4(2, 2)), (MalformedInputError, "p/hinted")),
-    ("a hinted record that is none", _with(hinted=_i4(0, 4)), (MalformedInputError, "p/hinted")),
-    ("a negative record", _with(smt=_i4(-1)), (MalformedInputError, "p/smt")),
-    ("too few competitors", _with(competitors=_i4(1, 0)), (MalformedInputError, "p/competitors")),
-    ("a competitor below -1", _with(competitors=_i4(1, -2, 0, 0)), (MalformedInputError, "p/competitors")),
-    ("no competitors", _with(competitors=_i4()), None),
-    ("no slopes", _with(slopes={}), None),
-    ("a slope of -0", _with(slopes={12: -np.zeros((2, 3), np.float32)}), None),
+    ("empty", b"", (BAD, "p")),
+    ("cut", DATA[:-1], (BAD, "p")),
+    ("a byte after the end", DATA + b"\0", (BAD, "p")),
+    ("a byte after the end, under a new digest", _sealed(BODY + b"\0"), (BAD, "p")),
+    ("another version", DATA.replace(b"/v2 ", b"/v1 "), (BAD, "p")),
+    ("no header", _sealed(b"x" * 100), (BAD, "p")),
+    ("a header that is not canonical", _header(b'"records":4', b'"records": 4'), (BAD, "p")),
+    ("an unknown member", _header(b'"records":4', b'"records":4,"valid":1'), (BAD, "p")),
+    ("a float", _header(b'"records":4', b'"records":4.0'), (BAD, "p")),
+    ("not a digest", _header(b'def"', b'dex"'), (BAD, "p/network")),
+    ("an unknown array", _header(b"active/12", b"active!12"), (BAD, "p")),
+    ("slopes without places", _header(b"active/12", b"active/13"), (BAD, "p/slopes/13")),
+    ("a node with two spellings", _header(b"active/12", b"active/012"), (BAD, "p/slopes/012")),
+    ("an array twice", _header(b"slopes/12", b"slopes/3"), (BAD, "p/arrays/11")),
+    ("arrays in another order", _sealed(BODY.replace(b"slopes/12", b"slopes/2").replace(b"active/12", b"active/2")), (BAD, "p")),
+    ("an unknown type", _header(b'f4","name":"slopes/12', b'f8","name":"slopes/12'), (BAD, "p/arrays/11/dtype")),
+    ("slopes of integers", _header(b'f4","name":"slopes/12', b'i4","name":"slopes/12'), (BAD, "p/slopes/12")),
+    ("places of floats", _header(b'i4","name":"active/12', b'f4","name":"active/12'), (BAD, "p/active/12")),
+    ("cuts of integers", _header(b'f4","name":"cuts', b'i4","name":"cuts'), (BAD, "p/cuts")),
+    ("a negative length", _header(b'hinted","shape":[2]', b'hinted","shape":[-2]'), (BAD, "p/arrays/2")),
+    ("a length that is no integer", _header(b'hinted","shape":[2]', b'hinted","shape":[true]'), (BAD, "p/arrays/2")),
+    ("a declared size beyond the file", _header(b'{"dtype":"f4","name":"slopes/3","shape":[2,1]}', LARGE), (BAD, "p/arrays/9")),
+    ("another length", _header(b'hinted","shape":[2]', b'hinted","shape":[3]'), (BAD, "p")),
+    ("a table for a list", _header(b'hinted","shape":[2]', b'hinted","shape":[2,1]'), (BAD, "p/hinted")),
+    ("an empty table", _header(b'"shape":[2,3]', b'"shape":[2,0]'), (BAD, "p/arrays/11")),
+    ("an array of many axes", _header(b'"shape":[2,3]', b'"shape":[1,2,3]'), (BAD, "p/arrays/11/shape")),
+    ("a slope that is NaN", _with(slopes=_slopes(SLOPES * np.float32(NAN))), (BAD, "p/slopes/12")),
+    ("an infinite multiplier", _with(multipliers=_f4(float("inf"))), (BAD, "p/multipliers")),
+    ("a cut that is NaN", _with(cuts=_f4(NAN)), (BAD, "p/cuts")),
+    ("fewer sets at one node", _with(slopes=_slopes(SLOPES[:1])), (BAD, "p/slopes/12")),
+    ("slopes for other places", _with(active=PROOF.active | {12: _i4(0, 1)}), (BAD, "p/slopes/12")),
+    ("places that descend", _with(active=PROOF.active | {12: _i4(0, 4, 4)}), (BAD, "p/active/12")),
+    ("a negative place", _with(active=PROOF.active | {12: _i4(-1, 4, 7)}), (BAD, "p/active/12")),
+    ("more hinted goals than sets", _with(hinted=_i4(0, 1, 2)), (BAD, "p/hinted")),
+    ("hinted goals without slopes", _with(slopes={}, active={}), (BAD, "p/hinted")),
+    ("hinted goals that descend", _with(hinted=_i4(2, 0)), (BAD, "p/hinted")),
+    ("a hinted goal twice", _with(hinted=_i4(2, 2)), (BAD, "p/hinted")),
+    ("a hinted goal with a tree", _with(hinted=_i4(2, 3)), (BAD, "p/hinted")),
+    ("a negative record", _with(smt=_i4(-1)), (BAD, "p/smt")),
+    ("a negative tree", _with(trees=_i4(-1)), (BAD, "p/trees")),
+    ("trees that descend", _with(trees=_i4(3, 1)), (BAD, "p/trees")),
+    ("a choice below -1", _with(choices=_i4(1, -2, 0, 0)), (BAD, "p/choices")),
+    ("a negative factor", _with(combinations=_f4(-0.5)), (BAD, "p/combinations")),
+    ("a factor above 1", _with(combinations=_f4(1.5)), (BAD, "p/combinations")),
+    ("a factor of many bits", _with(combinations=_f4(0.1)), (BAD, "p/combinations")),
+    ("half a step", _with(steps=_i4(0, 0, -1, 0)), (BAD, "p/steps")),
+    ("no choices", _with(choices=_i4()), None),
+    ("no slopes", _with(slopes={}, active={}, hinted=_i4()), None),
+    ("slopes of any size", _with(slopes=_slopes(-1e30 * SLOPES)), None),
+    ("a slope of -0", _with(slopes=_slopes(-np.zeros((2, 3), np.float32))), None),
+    ("nothing but a header", emit(Proof("forget", "real", "relaxation", NETWORK, 0)), None),
 ]  # fmt: skip
 
 

@@ -10,14 +10,13 @@ from fractions import Fraction
 import pytest
 
 from prune_verify.checker.claim import Claim
+from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.errors import CheckError, MalformedInputError, UnsupportedVersionError
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.checker.statement import (
     NON_CLAIMS,
-    ClaimStatement,
-    Counts,
     Evidence,
     Measurement,
     PatchSummary,
