@@ -15,7 +15,7 @@ from pathlib import Path
 from prune_verify.checker.encoding import Json, read_file, sha256_hex
 from prune_verify.checker.errors import CheckError, LimitError, ProofError
 from prune_verify.checker.goals import decide_goals
-from prune_verify.checker.interval import BINARY32
+from prune_verify.checker.interval import BINARY32, require_ieee_float64
 from prune_verify.checker.load_onnx import LoadLimits, load_network
 from prune_verify.checker.proof import MAX_PROOF_BYTES, parse
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED
@@ -78,9 +78,11 @@ def check_proof(
         exact: bounds in integers.
 
     Raises:
-        CheckError: network or property cannot be used (exit 2): they are the auditor's.
+        CheckError: network or property cannot be used (they are the auditor's), or this process does not compute as
+            IEEE 754 has it (exit 2).
 
     """
+    require_ieee_float64()
     model = load_network(read_file(network, "network", 2**30), str(network), LoadLimits()).network
     size = prod(model.input_shape)
     cases = parse_property(read_file(question, "property", MAX_BYTES), str(question), size, model.labels)

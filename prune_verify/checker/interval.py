@@ -1,9 +1,13 @@
 """Interval pass: an enclosure of every value of a network over boxes, in the arithmetic of a claim.
 
 ``real`` encloses the exact network over the stored weights. ``ieee754-binary32`` encloses what any
-execution in float32 computes, in any order of summation, with or without fused multiply-add: each
-node's enclosure is widened by E, a bound on the rounding that the node itself can add. An execution
-that could overflow is refused, so that every value enclosed is finite.
+execution in float32 computes, in any order of summation, with or without fused multiply-add, with subnormal numbers
+kept or flushed to zero: each node's enclosure is widened by E, a bound on the rounding that the node itself can add.
+An execution that could overflow is refused, so that every value enclosed is finite.
+
+Runtimes rewrite graphs when they load them: a factor moves into the weights before or after it, a batch normalization
+into its convolution, an addition into the sum that it is added to. E covers these as well (rule ``rewritten``),
+for factors between 2^-20 and 2^20 in size; others are refused in binary32.
 
 The pass runs in float64. For a sum of n products of float64 numbers, in any order,
 |computed - exact| <= (n+4) 2^-53 sum |terms| + n 2^-1022; the radius used here is more than twice that,
@@ -16,7 +20,7 @@ Numerical Algorithms, section 3.1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -38,9 +42,13 @@ __all__ = [
 BINARY32 = "ieee754-binary32"
 U64 = 2.0**-53
 U32 = 2.0**-24
-TINY32 = 2.0**-126
+TINY32 = 2.0**-100  # what flushing may lose at one place: 2^-126 times factors of at most 2^20, with room
 TINY64 = 2.0**-1020
 _OVERFLOW = 2.0**127
+_SUMS = 2.0**100  # absolute terms of a sum: below 2^127 also before a factor of 2^-20
+_FACTORS = 2.0**-20, 2.0**20
+_NORMAL = 2.0**-126
+_LEAST_VARIANCE = 2.0**-100
 _MOST_TERMS = 2**20
 
 Floats = npt.NDArray[np.float64]
@@ -55,6 +63,7 @@ class Intervals:
         lower: one float64 array [rows, *node.shape] per node ([1, *node.shape] for constants).
         upper: the same; upper ends.
         logits: index of the network's output.
+        sums: of nodes that add up products: for each element the sum of absolute terms, and how many terms.
         empty: [rows]: two enclosures of one value had nothing in common: no execution is in this case.
 
     """
@@ -63,6 +72,7 @@ class Intervals:
     upper: list[Floats]
     logits: int
     empty: npt.NDArray[np.bool_]
+    sums: dict[int, tuple[Floats, int]] = field(default_factory=dict)
 
     def box(self, node: int) -> Box:
         """The enclosure of one node."""
@@ -127,16 +137,20 @@ class _Step:
 def _exactly(node: Node, inputs: list[Box]) -> _Step:
     """A node that is monotone in each input and rounds nothing."""
     lower, upper = (apply_node(node, [box[end] for box in inputs]) for end in (0, 1))
+    rounding = 0.0 if node.op in _MOVES else TINY32  # a comparison may flush what it returns
     if node.op not in ("Gather", "Max", "Min", "MaxPool"):  # no input goes into two elements
-        return _Step(lower, upper)
+        return _Step(lower, upper, rounding)
     largest = replace(node, op="Max") if node.op == "Min" else node
     total = apply_node(largest, [_magnitude(box) for box in inputs])
-    return _Step(lower, upper, total=total, terms=prod(node.ints.get("kernel", node.shape)))
+    return _Step(lower, upper, rounding, total=total, terms=prod(node.ints.get("kernel", node.shape)))
+
+
+_MOVES = ("Reshape", "Transpose", "Concat", "Gather")
 
 
 def _absolute(_: Node, inputs: list[Box]) -> _Step:
     low, high = inputs[0]
-    return _Step(np.maximum(np.maximum(low, -high), 0.0), _magnitude(inputs[0]))
+    return _Step(np.maximum(np.maximum(low, -high), 0.0), _magnitude(inputs[0]), TINY32)
 
 
 def _weighted(node: Node, inputs: list[Box]) -> _Step:
@@ -161,7 +175,9 @@ def _weighted(node: Node, inputs: list[Box]) -> _Step:
     upper = run(positive, high) + run(negative, low) + shift + radius
     largest = float(np.abs(weight).max(initial=0.0)) * max(scale, 1.0)
     reach = float(_magnitude(inputs[0]).max(initial=0.0))
-    rounding = _gamma32(terms) * total * (1 + 2.0**-20) + terms * (2.0 + largest + reach * (1 + scale)) * TINY32
+    shifted = float(np.abs(node.arrays["beta"])) if "beta" in node.arrays else 1.0
+    lost = terms * ((2.0 + largest + reach) * (1.0 + scale) + 2.0 + shifted) * TINY32
+    rounding = _gamma32(terms) * total * (1 + 2.0**-20) + lost
     most = float(total.max(initial=0.0)) * max(1.0, 1.0 / scale if scale else 1.0)
     backwards = weight.shape[0] * prod(weight.shape[2:])
     return _Step(lower, upper, rounding, most, total, max(terms, backwards))
@@ -200,14 +216,14 @@ def _batch_norm(node: Node, inputs: list[Box]) -> _Step:
 
 
 def _sum_of_two(node: Node, inputs: list[Box]) -> _Step:
-    """Add and Sub: one rounding."""
+    """Add and Sub: one rounding, or two."""
     (low, high), (other_low, other_high) = inputs
     if node.op == "Sub":
         other_low, other_high = other_high, other_low
     lower = np.nextafter(apply_node(node, [low, other_low]), -np.inf)
     upper = np.nextafter(apply_node(node, [high, other_high]), np.inf)
-    rounding = _magnitude((lower, upper)) * U32 * (1 + 2.0**-20) + 3 * TINY32
     total = apply_node(replace(node, op="Add"), [_magnitude(box) for box in inputs])
+    rounding = 2 * total * U32 * (1 + 2.0**-20) + 3 * TINY32  # a constant may become part of a bias first
     return _Step(lower, upper, rounding, total=total, terms=_broadcast(node, inputs))
 
 
@@ -261,36 +277,95 @@ _STEPS: dict[str, Callable[[Node, list[Box]], _Step]] = {
 }  # fmt: skip
 
 
-def node_rounding(node: Node, inputs: list[Box], arithmetic: str) -> Floats | float:
-    """E: how far float32 may take a node's value from the exact function of the computed inputs.
+def _require_factors(network: Network, index: int) -> None:
+    """Refuse factors with which flushing or a rewriting would lose more than E says (T21).
 
-    Args:
-        node: any but ``Input`` and ``Constant``.
-        inputs: enclosures of the computed inputs.
-        arithmetic: ``real`` (E is 0) or ``ieee754-binary32``.
+    Raises:
+        ProofError: a factor that is 0 alone, subnormal, or not between 2^-20 and 2^20 in size.
 
     """
-    return _STEPS[node.op](node, inputs).rounding if arithmetic == BINARY32 else 0.0
+    node = network.nodes[index]
+    factors = [node.arrays[name].reshape(1) for name in ("alpha", "beta") if name in node.arrays]
+    if node.op == "Mul":
+        factors += [network.nodes[i].arrays["value"] for i in node.inputs if network.nodes[i].op == "Constant"]
+    if node.op == "BatchNorm":
+        spread = node.arrays["variance"].astype(np.float64) + float(node.arrays["epsilon"])
+        scale = node.arrays["scale"].astype(np.float64)
+        if not (spread >= _LEAST_VARIANCE).all() or ((scale != 0) & (np.abs(scale) < _NORMAL)).any():
+            expected = "variance + epsilon from 2^-100, no subnormal scale"
+            raise ProofError(f"node {index} (BatchNorm)", "interval pass: factors in float32", expected, "others")
+        factors.append((scale / np.sqrt(spread)).astype(np.float32))
+    for factor in factors:
+        size = np.abs(factor.astype(np.float64))
+        bad = (size > _FACTORS[1]) | ((size < _FACTORS[0]) & ((size != 0) | (factor.size == 1)))
+        if bad.any():
+            expected, got = "size from 2^-20 to 2^20", f"{float(factor.reshape(-1)[int(np.argmax(bad))]):g}"
+            raise ProofError(f"node {index} ({node.op})", "interval pass: factors in float32", expected, got)
 
 
-def node_cost(node: Node, inputs: list[Box], arithmetic: str) -> tuple[Floats | float, int]:
+def _rewritten(network: Network, index: int, result: Intervals, step: _Step) -> Floats | float:
+    """What more float32 may lose where a runtime makes one sum of a node and the sum that it reads.
+
+    Weights times a factor are rounded once more each, and a second addend takes part in every order of the sum. Notes
+    the sum of absolute terms of the node, for those that read it.
+    """
+    node, extra = network.nodes[index], 0.0
+    if node.op in ("Linear", "Conv"):
+        result.sums[index] = np.asarray(step.total), step.terms
+        return extra
+    read = [(i, result.sums[i]) for i in node.inputs if i in result.sums]
+    if not read or node.op not in ("BatchNorm", "Mul", "Add", "Sub"):
+        return extra
+    absolute = replace(node, op="Add") if node.op == "Sub" else node
+    arrays = dict(node.arrays)
+    if node.op == "BatchNorm":
+        arrays |= {name: np.abs(arrays[name]) for name in ("scale", "bias")} | {"mean": -np.abs(arrays["mean"])}
+    sizes = [result.sums[i][0] if i in result.sums else _magnitude(result.box(i)) for i in node.inputs]
+    total = apply_node(replace(absolute, arrays=arrays), sizes)
+    terms = max(count for _, (_, count) in read) + 4
+    result.sums[index] = total * (1 + 2.0**-40), terms
+    return _gamma32(terms) * result.sums[index][0] * (1 + 2.0**-20) + terms * 4 * TINY32
+
+
+def node_cost(network: Network, index: int, known: Intervals, arithmetic: str) -> tuple[Floats | float, int]:
     """What one unit of coefficient on a node's value may lose when it is carried over to the node's inputs.
 
     The coefficient of an input is a float64 sum over the elements that it goes into. Times the input it is off
     by at most (terms + 4) 2^-53 sum |A_i| total_i over all inputs together; twice that is charged, and E.
 
     Args:
-        node: any but ``Input`` and ``Constant``.
-        inputs: enclosures of the computed inputs.
+        network: the network.
+        index: of a node, any but ``Input`` and ``Constant``.
+        known: enclosures of its inputs.
         arithmetic: ``real`` or ``ieee754-binary32``.
 
     Returns:
         The loss per unit of each element, and how many terms may underflow in one sum (0: nothing is added up).
 
     """
-    step = _STEPS[node.op](node, inputs)
+    node = network.nodes[index]
+    step = _STEPS[node.op](node, [known.box(i) for i in node.inputs])
     float64 = 2 * (step.terms + 8) * U64 * step.total
-    return (float64 + step.rounding if arithmetic == BINARY32 else float64), step.terms
+    if arithmetic != BINARY32:
+        return float64, step.terms
+    return float64 + step.rounding + _rewritten(network, index, known, step), step.terms
+
+
+def node_rounding(network: Network, index: int, known: Intervals, arithmetic: str) -> Floats | float:
+    """E: how far float32 may take a node's value from the exact function of the computed inputs.
+
+    Args:
+        network: the network.
+        index: of a node, any but ``Input`` and ``Constant``.
+        known: enclosures of its inputs.
+        arithmetic: ``real`` (E is 0) or ``ieee754-binary32``.
+
+    """
+    if arithmetic != BINARY32:
+        return 0.0
+    node = network.nodes[index]
+    step = _STEPS[node.op](node, [known.box(i) for i in node.inputs])
+    return step.rounding + _rewritten(network, index, known, step)
 
 
 def interval_pass(network: Network, lower: Floats, upper: Floats, arithmetic: str) -> Intervals:
@@ -334,7 +409,7 @@ def enclose(network: Network, index: int, result: Intervals, domain: Box, arithm
     """
     node = network.nodes[index]
     with np.errstate(all="ignore"):  # what overflows is refused below
-        low, high = _enclosed(node, [result.box(i) for i in node.inputs], domain, arithmetic)
+        low, high = _enclosed(network, index, result, domain, arithmetic)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise ProofError(f"node {index} ({node.op})", "interval pass: finite values", "no overflow", "overflow")
     if arithmetic == BINARY32 and max(-low.min(initial=0.0), high.max(initial=0.0)) >= _OVERFLOW:
@@ -343,18 +418,22 @@ def enclose(network: Network, index: int, result: Intervals, domain: Box, arithm
     result.upper.append(high)
 
 
-def _enclosed(node: Node, inputs: list[Box], domain: Box, arithmetic: str) -> Box:
+def _enclosed(network: Network, index: int, result: Intervals, domain: Box, arithmetic: str) -> Box:
+    node = network.nodes[index]
     if node.op == "Input":
         return domain
     if node.op == "Constant":
         value = node.arrays["value"].astype(np.float64)[np.newaxis]
         return value, value
-    step = _STEPS[node.op](node, inputs)
+    if arithmetic == BINARY32:
+        _require_factors(network, index)
+    step = _STEPS[node.op](node, [result.box(i) for i in node.inputs])
     if arithmetic != BINARY32:
         return step.lower, step.upper
-    if not step.reach < _OVERFLOW:  # partial sums are bounded by the sum of absolute terms (MATHS 3.3, finite logits)
-        raise ProofError(node.op, "interval pass: absolute terms of a float32 sum", "below 2^127", f"{step.reach:.3g}")
-    return np.nextafter(step.lower - step.rounding, -np.inf), np.nextafter(step.upper + step.rounding, np.inf)
+    if not step.reach < _SUMS:  # partial sums are bounded by the sum of absolute terms (MATHS 3.3, finite logits)
+        raise ProofError(node.op, "interval pass: absolute terms of a float32 sum", "below 2^100", f"{step.reach:.3g}")
+    rounding = step.rounding + _rewritten(network, index, result, step)
+    return np.nextafter(step.lower - rounding, -np.inf), np.nextafter(step.upper + rounding, np.inf)
 
 
 def logit_spread(network: Network, intervals: Intervals, labels: tuple[int, ...]) -> float:

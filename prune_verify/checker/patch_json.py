@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from math import ceil, log2
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +67,7 @@ def disclosed(patch: Patch, size: int) -> tuple[int, int]:
         return 0, 32 * sum(weight.size + bias.size for weight, bias in patch.layers)
     intervals = sum(len(gate.intervals) for gate in patch.gates)
     edges = sum(gate.literals for gate in patch.gates)
-    return intervals, 32 * edges + intervals * ceil(log2(size)) if intervals else 0
+    return intervals, 32 * edges + intervals * (size - 1).bit_length() if intervals else 0
 
 
 def _edge(value: Json, path: str) -> np.float32 | None:
@@ -93,8 +92,8 @@ def _gate(value: Json, path: str, labels: int, forgotten: tuple[int, ...]) -> Ga
         raise MalformedInputError(
             fields.place("label"), "label of a gate", "one that is not forgotten as a class", str(label)
         )
-    if not gamma > 0:
-        raise MalformedInputError(fields.place("gamma"), "slope of a gate", "above 0", str(gamma))
+    if not gamma >= np.float32(2.0**-126):  # a subnormal slope may be flushed to 0, which opens the gate
+        raise MalformedInputError(fields.place("gamma"), "slope of a gate", "at least 2^-126", str(gamma))
     places = fields.items("intervals", most=2**16)
     intervals = tuple(_interval(item, f"{fields.place('intervals')}/{i}") for i, item in enumerate(places))
     coordinates = [interval.coordinate for interval in intervals]

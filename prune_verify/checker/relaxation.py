@@ -120,7 +120,7 @@ class _Enclosure:
         if index not in self._costs:
             node = self.network.nodes[index]
             boxes = [self.intervals.box(i) for i in node.inputs]
-            each, terms = node_cost(node, boxes, self.arithmetic)
+            each, terms = node_cost(self.network, index, self.intervals, self.arithmetic)
             each = np.asarray(each, dtype=np.float64)
             each = each if each.ndim == len(node.shape) + 1 else np.broadcast_to(each, (1, *node.shape))
             reach = sum((np.maximum(np.abs(a), np.abs(b)).reshape(len(a), -1).sum(axis=1) for a, b in boxes), 0.0)
@@ -187,8 +187,8 @@ class _Walk:
         node = self.known.network.nodes[index]
         if self.known.arithmetic != BINARY32 or node.op in ("Input", "Constant"):
             return None
-        boxes = [self.known.box(i, self.rows) for i in node.inputs]
-        return np.asarray(node_rounding(node, boxes, BINARY32), dtype=np.float64)
+        found = np.asarray(node_rounding(self.known.network, index, self.known.intervals, BINARY32), dtype=np.float64)
+        return found if found.ndim <= len(node.shape) else _rows(found, self.rows)
 
     def _replace(self, index: int, node: Node, coefficient: Floats) -> None:
         """Replace A . value of a node by coefficients of its inputs."""

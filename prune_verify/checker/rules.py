@@ -161,6 +161,8 @@ def gate_threshold(gate: Gate, arithmetic: str) -> Fraction:
 
     1/gamma in reals; (1/gamma)(1 + (2|S|+4) u) + (2|S|+4) 2^-126 in binary32, for any order of the sum.
     """
+    if not gate.gamma >= np.float32(2.0**-126):  # flushed to 0 it would leave the gate open
+        raise ProofError("gate", "gate_closed: slope", "a gamma of at least 2^-126", str(gate.gamma))
     reach = 1 / _exact(gate.gamma)
     terms = 2 * len(gate.intervals) + 4
     return reach if arithmetic == REAL else reach * (1 + terms * U) + terms * _TINY

@@ -35,6 +35,7 @@ from prune_verify.checker.errors import (
     ProofError,
     SubjectMismatchError,
 )
+from prune_verify.checker.interval import require_ieee_float64
 from prune_verify.checker.load_onnx import LoadedModel, LoadLimits, load_network
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch import JointPatch
@@ -69,9 +70,11 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
         The verdict, whatever the owner's files hold.
 
     Raises:
-        CheckError: the auditor's own trust store or policy cannot be used, or a file is missing (exit 2).
+        CheckError: the auditor's own trust store or policy cannot be used, or a file is missing, or this process does
+            not compute as IEEE 754 has it (exit 2).
 
     """
+    require_ieee_float64()
     for path in (inputs.certificate, inputs.base, inputs.patched):
         if not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")

@@ -136,7 +136,7 @@ def test_binary32_bounds_hold_for_computed_logits_in_any_order(seed: int) -> Non
 
 
 def test_without_paying_for_float32_the_same_test_finds_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relaxation, "node_cost", lambda node, boxes, _: node_cost(node, boxes, REAL))
+    monkeypatch.setattr(relaxation, "node_cost", lambda n, i, known, _: node_cost(n, i, known, REAL))
     monkeypatch.setattr(relaxation, "enclose", lambda n, i, found, box, _: enclose(n, i, found, box, REAL))
     assert min(_least_float_gap(seed) for seed in range(6)) < 0
 
