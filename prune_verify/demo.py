@@ -1,7 +1,7 @@
 """``prune-verify demo``: the whole chain on scikit-learn's digits, as owner and as auditor, in about a minute.
 
 Every step is the command that a user would type; the auditor's checks run in processes of their own,
-through ``python -m prune_verify.checker``, which needs the base install only.
+through ``python -P -m prune_verify.checker``, which needs the base install only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Owner:
 def _auditor(say: Say, arguments: Sequence[str | Path], *, expected: int) -> str:
     """The checker in a process of its own; gives what it printed."""
     words = [str(word) for word in arguments]
-    say(f"auditor  $ python -m prune_verify.checker verify {shlex.join(words)}")
+    say(f"auditor  $ python -P -m prune_verify.checker verify {shlex.join(words)}")
     root = str(Path(__file__).resolve().parents[1])
     environment = {
         **os.environ,

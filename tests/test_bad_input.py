@@ -122,7 +122,7 @@ REPAIR = [
     ("two outputs", base_edited(second_output), [], 2, ["output"]),
     ("NaN weights", set_weight(float("nan")), [], 2, ["base.onnx", "NaN"]),
     ("infinite weights", set_weight(float("inf")), [], 2, ["base.onnx"]),
-    ("weights that overflow float32", all_weights(3e38), [], 3, ["2^127", "--domain"]),
+    ("weights that overflow float32", all_weights(3e38), [], 3, ["2^100", "--domain"]),
     ("external data", base_edited(external), [], 2, ["external_data=False"]),
     ("rows of another size", records("forget", x=lambda x: x[:, :63]), [], 2, ["forget.npz", "63", "64"]),
     ("a label out of range", records("forget", y=put((2,), 10)), [], 2, ["forget.npz", "row 2", "10"]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.proof import emit, parse
 from tests.dishonest_owner import Owner, failure, honest, prepare
 
@@ -92,14 +94,12 @@ def test_missing_proofs_leave_it_undecided(owner: Owner) -> None:
     assert (verdict.word, verdict.code) == ("UNDECIDED", "E_DATA_MISSING")
 
 
-def test_an_assumption_is_named_and_the_policy_decides(owner: Owner) -> None:
-    """A record handed to z3 by the owner: the checker writes the question itself and names its digest."""
+def _hand_to_z3(owner: Owner, margin: str | None = None) -> str:
+    """Record 0 of the claim over the reals rests on z3 (with a margin of the owner's); the assumption that it makes."""
     name = "evidence/C2.proof"
     proof = parse((owner.folder / name).read_bytes(), "C2")
     choices = proof.choices.copy()
     choices[0] = -1
-    from dataclasses import replace
-
     keep = proof.hinted != 0
     handed = replace(
         proof,
@@ -111,11 +111,24 @@ def test_an_assumption_is_named_and_the_policy_decides(owner: Owner) -> None:
         slopes={node: values[keep] for node, values in proof.slopes.items()} if keep.any() else {},
     )
     owner.replace_file(name, emit(handed))
-    owner.edit(lambda d: d["predicate"]["claims"][1].update(method="relaxation+smt"))
+
+    def change(document: dict) -> None:
+        claim = document["predicate"]["claims"][1]
+        claim.update(method="relaxation+smt")
+        if margin is not None:
+            claim.update(margin=margin, unknowns=list(range(1, claim["counts"]["total"])))
+            claim["counts"] |= {"proved": 1, "unknown": claim["counts"]["total"] - 1}
+
+    owner.edit(change)
     verdict = owner.verdict()
-    assert verdict.word == "UNDECIDED"
-    assert verdict.code == "E_ASSUMPTION"
+    assert (verdict.word, verdict.code) == ("UNDECIDED", "E_ASSUMPTION")
     (assumption,) = verdict.assumptions
+    return assumption
+
+
+def test_an_assumption_is_named_and_the_policy_decides(owner: Owner) -> None:
+    """A record handed to z3 by the owner: the checker writes the question itself and names its digest."""
+    assumption = _hand_to_z3(owner)
     assert assumption.startswith("z3_unsat:")
     path = owner.folder / "policy.toml"
     path.write_text(path.read_text().replace("permitted_assumptions = []", 'permitted_assumptions = ["z3_unsat:*"]'))
@@ -123,6 +136,39 @@ def test_an_assumption_is_named_and_the_policy_decides(owner: Owner) -> None:
     owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
     verdict = owner.verdict()
     assert (verdict.word, verdict.assumptions) == ("VERIFIED", (assumption,))
+
+
+@pytest.mark.prover
+@pytest.mark.parametrize("solver", ["z3", "cvc5"])
+def test_the_auditors_own_solver_takes_the_place_of_the_assumption(owner: Owner, solver: str) -> None:
+    pytest.importorskip(solver)
+    assumption = _hand_to_z3(owner)
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    assert (owner.verdict().word, owner.verdict().code) == ("UNDECIDED", "E_ASSUMPTION")
+    verdict = owner.verdict(resolve_smt=solver)
+    digest = assumption.partition(":")[2]
+    (resolved,) = verdict.assumptions
+    assert (verdict.word, resolved.startswith(f"resolved_unsat:{solver}-"), resolved.endswith(digest)) == (
+        "VERIFIED",
+        True,
+        True,
+    )
+
+
+@pytest.mark.prover
+def test_a_question_with_a_counterexample_is_refused(owner: Owner) -> None:
+    """A margin that no record reaches: the owner's word would do for z3; the auditor's solver has a counterexample."""
+    assumption = _hand_to_z3(owner, margin="1000")
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    word, code, path = failure(owner.verdict(resolve_smt="z3"))
+    assert (word, code, path) == ("REJECTED", "E_PROOF", "predicate/claims/C2/smt/0")
+
+
+def test_a_solver_that_is_not_installed_ends_with_the_line_that_installs_it(owner: Owner, monkeypatch) -> None:
+    monkeypatch.setattr("prune_verify.checker.solver._CHILDREN", {"z3": "raise SystemExit(1)"})
+    with pytest.raises(MalformedInputError) as refusal:
+        owner.verdict(resolve_smt="z3")
+    assert (refusal.value.path, refusal.value.expected) == ("--resolve-smt z3", "pip install z3-solver")
 
 
 def test_the_statement_says_what_was_proved_how(owner: Owner) -> None:

@@ -59,7 +59,7 @@ CASES = [
     Case("T3", "fewer disclosed coordinates are said", at("predicate/patch/disclosedCoordinates", 1), refused("PROOF", "predicate/patch")),
     Case("T6", "a needle: the radius of the forget claims is below the policy's", _radius("forget", "0.001"), refused("POLICY", "predicate/claims/C1/region/radius")),
     Case("T6", "radius 0", _radius("forget", "0"), refused("POLICY", "predicate/claims/C1/region/radius")),
-    Case("T6", "a negative radius", _radius("forget", "-0.1"), refused("POLICY", "predicate/claims/C1/region/radius")),
+    Case("T6", "a negative radius", _radius("forget", "-0.1"), refused("MALFORMED", f"{PAYLOAD}/predicate/claims/0/region/radius")),
     Case("T6", "no region", _claims(lambda c: c.update(region=None), "forget"), refused("PROOF", "claim forget")),
     Case("T6", "the retained radius is below the policy's", _radius("retain_exact", "0.01"), refused("POLICY", "predicate/claims/C3/region/radius")),
     Case("T6", "a radius that the gates do not cover", _radius("forget", "0.2"), refused("PROOF", _where(0, "counts"))),

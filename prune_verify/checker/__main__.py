@@ -1,4 +1,4 @@
-"""``python -m prune_verify.checker {verify,check-proof}``: the checker alone, with the base install only.
+"""``python -P -m prune_verify.checker {verify,check-proof}``: the checker alone, with the base install only.
 
 Source: FORMATS section 3 (arguments and exit codes).
 """
@@ -15,6 +15,7 @@ from prune_verify import __version__
 from prune_verify.checker.check_proof import ARITHMETICS, ProofVerdict, check_proof
 from prune_verify.checker.encoding import Members, parse_json, parse_time, read_file
 from prune_verify.checker.errors import CheckError, MalformedInputError
+from prune_verify.checker.solver import SOLVERS
 from prune_verify.checker.verdict import Verdict
 from prune_verify.checker.verify import Inputs, verify
 
@@ -51,6 +52,9 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
     parser.add_argument("--exact", action="store_true", help=_EXACT)
+    parser.add_argument(
+        "--resolve-smt", choices=SOLVERS, help="put what the owner left to z3 to this solver, installed here"
+    )
     parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
 
 
@@ -118,6 +122,7 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
         encoding=options.encoding,
         challenge=challenge_of(options.challenge),
         exact=options.exact,
+        resolve_smt=options.resolve_smt,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
     )
     return verify(inputs, say)
@@ -136,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     """
     parser = argparse.ArgumentParser(
-        prog="python -m prune_verify.checker", description="check an unlearning certificate"
+        prog="python -P -m prune_verify.checker", description="check an unlearning certificate"
     )
     parser.add_argument("--version", action="version", version=f"prune-verify checker {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -252,18 +252,16 @@ def _require_fit(proof: Proof, claim: Claim, goals: Goals, path: str) -> None:
         raise ProofError(f"{path}/smt", "records that rest on z3", "records of a forget claim", str(int(proof.smt[-1])))
 
 
-def _by_smt(problem: Problem, claim: Claim, proof: Proof, path: str) -> tuple[Bools, tuple[str, ...]]:
-    """The records that rest on z3, and the assumptions that they rest on."""
-    proved = np.zeros(proof.records, dtype=np.bool_)
+def _by_smt(problem: Problem, claim: Claim, proof: Proof, path: str) -> tuple[tuple[int, str], ...]:
+    """The records that rest on z3, each with the assumption that it rests on."""
     if len(proof.smt) > MAX_SMT_RECORDS:
         raise LimitError(f"{path}/smt", "records that rest on z3", f"at most {MAX_SMT_RECORDS}", str(len(proof.smt)))
-    names = []
+    found = []
     for record in proof.smt.tolist():
         if not proof.choices.size or proof.choices[record] != -1:
             raise ProofError(f"{path}/choices/{record}", "a record that rests on z3 alone", "-1", "a choice")
-        names.append(f"z3_unsat:{sha256_hex(record_query(problem, claim, record).encode())}")
-        proved[record] = True
-    return proved, tuple(sorted(set(names)))
+        found.append((record, f"z3_unsat:{sha256_hex(record_query(problem, claim, record).encode())}"))
+    return tuple(found)
 
 
 def decide_bounded(problem: Problem, claim: Claim, data: bytes, path: str) -> Outcome:
@@ -284,9 +282,16 @@ def decide_bounded(problem: Problem, claim: Claim, data: bytes, path: str) -> Ou
     """
     proof, goals = parse(data, path), replace(goals_of(problem, claim), exact=problem.exact)
     _require_fit(proof, claim, goals, path)
-    proved = decide_goals(goals, proof, path).all(axis=1)
-    by_smt, assumptions = _by_smt(problem, claim, proof, path)
-    proved |= by_smt
+    proved: Bools = np.array(decide_goals(goals, proof, path).all(axis=1))
+    questions = _by_smt(problem, claim, proof, path)
+    proved[[record for record, _ in questions]] = True
     unknowns = tuple(int(i) for i in np.flatnonzero(~proved))
     wrong = problem.already_wrong() if claim.kind in ("forget", "band") else ()
-    return Outcome(goals.records, int(proved.sum()), unknowns=unknowns, already_wrong=wrong, assumptions=assumptions)
+    return Outcome(
+        goals.records,
+        int(proved.sum()),
+        unknowns=unknowns,
+        already_wrong=wrong,
+        assumptions=tuple(sorted({name for _, name in questions})),
+        questions=questions,
+    )

@@ -90,6 +90,7 @@ class Outcome:
         conflicts: indices of retained records that lie in a support.
         already_wrong: (index, the base's float answer) of forget records that the base does not answer with y strictly.
         assumptions: names of what the result rests on beside the checker's trust base.
+        questions: (forget record, assumption) of what rests on an SMT solver.
 
     """
 
@@ -100,6 +101,7 @@ class Outcome:
     conflicts: tuple[int, ...] = ()
     already_wrong: tuple[tuple[int, int], ...] = ()
     assumptions: tuple[str, ...] = ()
+    questions: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

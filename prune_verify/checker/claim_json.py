@@ -82,7 +82,14 @@ def _radius(fields: Members) -> Fraction | None:
     region = fields.members("region", ("kind", "norm", "radius"))
     region.text("kind", among=("ball",))
     region.text("norm", among=("linf",))
-    return region.decimal("radius")
+    return _amount(region, "radius")
+
+
+def _amount(fields: Members, name: str) -> Fraction:
+    value = fields.decimal(name)
+    if value < 0:
+        raise MalformedInputError(fields.place(name), "radius", "at least 0", str(value))
+    return value
 
 
 def _band(fields: Members) -> tuple[Fraction, Fraction] | None:
@@ -99,7 +106,7 @@ def _cover(fields: Members) -> tuple[int, Fraction] | None:
     if fields.null("cover"):
         return None
     value = fields.members("cover", ("count", "retainedRadius"))
-    return value.integer("count", least=1, most=2**16), value.decimal("retainedRadius")
+    return value.integer("count", least=1, most=2**16), _amount(value, "retainedRadius")
 
 
 def _pairs(fields: Members, name: str) -> tuple[tuple[int, int], ...]:

@@ -101,15 +101,15 @@ def _require_combinable(objectives: Floats, factors: Floats, path: str) -> None:
         raise ProofError(f"{path}/combinations", "combination", "a factor above 0", "none")
 
 
-def _slopes(goals: Goals, proof: Proof, sets: Rows) -> dict[int, Floats]:
+def _slopes(goals: Goals, proof: Proof, sets: Rows, path: str) -> dict[int, Floats]:
     """The slopes of each bound from the rows of the tables; NaN (rule crown) where a proof has none."""
     found = {}
     for node, table in proof.slopes.items():
         if not 0 < node < len(goals.network.nodes) or goals.network.nodes[node].op != "Relu":
-            raise ProofError(f"slopes/{node}", "slopes", "those of a Relu", "another node")
+            raise ProofError(f"{path}/slopes/{node}", "slopes", "those of a Relu", "another node")
         shape, places = goals.network.nodes[node].shape, proof.active[node]
         if int(places[-1]) >= prod(shape):
-            raise ProofError(f"active/{node}", "place of a neuron", f"below {prod(shape)}", str(int(places[-1])))
+            raise ProofError(f"{path}/active/{node}", "place of a neuron", f"below {prod(shape)}", str(int(places[-1])))
         values = np.full((len(sets), prod(shape)), np.nan)
         chosen = np.flatnonzero(sets != CROWN)
         values[np.ix_(chosen, places)] = table[sets[chosen]]
@@ -187,7 +187,7 @@ def _without_cases(roots: _Roots, proof: Proof, numbers: Rows, choices: Rows, se
     found = goals.holds(lower_bounds(network, intervals, objectives, Hints(), arithmetic, rows, exact=exact), least)
     again = np.flatnonzero(sets != CROWN)
     if again.size:
-        hints = Hints(_slopes(goals, proof, sets[again]))
+        hints = Hints(_slopes(goals, proof, sets[again], path))
         better = lower_bounds(network, intervals, objectives[again], hints, arithmetic, rows[again], exact=exact)
         found[again] |= goals.holds(better, least[again])
     return found
@@ -200,7 +200,7 @@ def _by_cases(roots: _Roots, proof: Proof, proved: Bools, path: str) -> None:
     step = len(next(_batches(goals.network, _CELLS)))
     stream = leaves(goals.network, proof, path)
     while batch := list(islice(stream, step)):
-        for intervals, rows, members in _levels(roots, proof, batch):
+        for intervals, rows, members in _levels(roots, proof, batch, path):
             _close(goals, proof, intervals, rows, members, proved, path)
 
 
@@ -213,7 +213,7 @@ def _close(
     sets = np.array([leaf.slopes for leaf in batch], dtype=np.int64)
     objectives, least = _combined(goals, proof, numbers, choices, path)
     narrowed, empty = _narrowed(intervals, rows, [leaf.cuts for leaf in batch])
-    slopes = _slopes(goals, proof, sets) if (sets != CROWN).any() else {}
+    slopes = _slopes(goals, proof, sets, path) if (sets != CROWN).any() else {}
     hints = Hints(slopes, _shifts(goals.network, batch), narrowed)
     found = lower_bounds(goals.network, intervals, objectives, hints, goals.arithmetic, rows, exact=goals.exact)
     closed = empty | goals.holds(found, least)
@@ -254,7 +254,7 @@ def _narrowed(intervals: Intervals, rows: Rows, cuts: Iterable[tuple[Cut, ...]])
     return found, empty
 
 
-def _levels(roots: _Roots, proof: Proof, batch: list[Leaf]) -> Iterator[tuple[Intervals, Rows, list[Leaf]]]:
+def _levels(roots: _Roots, proof: Proof, batch: list[Leaf], path: str) -> Iterator[tuple[Intervals, Rows, list[Leaf]]]:
     """The enclosures that leaves need, lemma by lemma from the roots: (enclosures, rows of the leaves, leaves)."""
     chains = [_chain(leaf.lemma) for leaf in batch]
     goals, level = roots.goals, 0
@@ -266,7 +266,7 @@ def _levels(roots: _Roots, proof: Proof, batch: list[Leaf]) -> Iterator[tuple[In
             rows = dict(zip(lemmas, places.tolist(), strict=True))
         else:
             above = np.array([rows[lemma.above] for lemma in lemmas if lemma.above is not None])
-            intervals = _tightened(goals, proof, intervals, above, lemmas)
+            intervals = _tightened(goals, proof, intervals, above, lemmas, path)
             rows = {lemma: place for place, lemma in enumerate(lemmas)}
         members = [leaf for leaf, chain in zip(batch, chains, strict=True) if len(chain) == level + 1]
         if members:
@@ -284,7 +284,7 @@ def _chain(lemma: Lemma) -> list[Lemma]:
         here = here.above
 
 
-def _tightened(goals: Goals, proof: Proof, above: Intervals, rows: Rows, lemmas: list[Lemma]) -> Intervals:
+def _tightened(goals: Goals, proof: Proof, above: Intervals, rows: Rows, lemmas: list[Lemma], path: str) -> Intervals:
     """A lemma's enclosures: those of the lemma above, its cuts, and every bound tightened anew under them."""
     narrowed, empty = _narrowed(above, rows, [lemma.cuts for lemma in lemmas])
     kept = [above.box(node) for node in range(len(above.lower))]
@@ -293,6 +293,6 @@ def _tightened(goals: Goals, proof: Proof, above: Intervals, rows: Rows, lemmas:
     for node, box in narrowed.items():
         within.narrow(node, box)
     sets = np.array([lemma.slopes for lemma in lemmas], dtype=np.int64)
-    hints = Hints(_slopes(goals, proof, sets)) if (sets != CROWN).any() else Hints()
+    hints = Hints(_slopes(goals, proof, sets, path)) if (sets != CROWN).any() else Hints()
     lower, upper = (np.broadcast_to(end, (len(rows), *end.shape[1:])) for end in within.box(0))
     return crown_intervals(goals.network, lower, upper, goals.arithmetic, within=within, hints=hints, exact=goals.exact)

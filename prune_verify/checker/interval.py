@@ -431,7 +431,8 @@ def _enclosed(network: Network, index: int, result: Intervals, domain: Box, arit
     if arithmetic != BINARY32:
         return step.lower, step.upper
     if not step.reach < _SUMS:  # partial sums are bounded by the sum of absolute terms (MATHS 3.3, finite logits)
-        raise ProofError(node.op, "interval pass: absolute terms of a float32 sum", "below 2^100", f"{step.reach:.3g}")
+        path, got = f"node {index} ({node.op})", f"{step.reach:.3g}"
+        raise ProofError(path, "interval pass: absolute terms of a float32 sum", "below 2^100", got)
     rounding = step.rounding + _rewritten(network, index, result, step)
     return np.nextafter(step.lower - rounding, -np.inf), np.nextafter(step.upper + rounding, np.inf)
 

@@ -49,6 +49,7 @@ from prune_verify.checker.records import (
     duplicates_between,
     load_records,
 )
+from prune_verify.checker.solver import require_solver
 from prune_verify.checker.statement import PatchSummary, Statement, parse_statement
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, Verdict
 from prune_verify.checker.verify_claims import DATA_MISSING, Inputs, Run, decide_claims, require_demands
@@ -75,6 +76,8 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
 
     """
     require_ieee_float64()
+    if inputs.resolve_smt is not None:
+        require_solver(inputs.resolve_smt)
     for path in (inputs.certificate, inputs.base, inputs.patched):
         if not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
@@ -218,7 +221,9 @@ def _evidence(run: Run, statement: Statement) -> bytes | None:
         if not (folder / item.name).is_file():
             run.open(f"evidence {item.name}", "SKIP", f"not in {folder}", DATA_MISSING)
             continue
-        data = _read_named(folder / item.name, "evidence", item.size, item.sha256, place)
+        data = _read_named(folder / item.name, "evidence", run.policy.max_evidence_bytes, item.sha256, place)
+        if len(data) != item.size:
+            raise SubjectMismatchError(f"{place}/bytes", "size of evidence", str(len(data)), str(item.size))
         run.evidence[item.name] = data
     if run.evidence:
         run.passed("evidence", f"{len(run.evidence)} files with the certified digests")

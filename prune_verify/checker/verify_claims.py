@@ -12,7 +12,7 @@ from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 
-from prune_verify.checker.bounded_claims import decide_bounded
+from prune_verify.checker.bounded_claims import decide_bounded, record_query
 from prune_verify.checker.claim import Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.encoding import format_decimal, format_time
@@ -21,6 +21,7 @@ from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.policy import Policy, TrustStore
 from prune_verify.checker.region import require_radius
 from prune_verify.checker.rules import BINARY32
+from prune_verify.checker.solver import ask
 from prune_verify.checker.statement import Statement
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
 
@@ -52,6 +53,7 @@ class Inputs:
         challenge: the auditor's nonce in hex, or None.
         at_time: judge validity at this time instead of now (archived certificates).
         exact: compute bounds in integers.
+        resolve_smt: a solver of the auditor's own for questions that the owner left to z3, or None.
 
     """
 
@@ -69,6 +71,7 @@ class Inputs:
     challenge: str | None = None
     at_time: datetime | None = None
     exact: bool = False
+    resolve_smt: str | None = None
 
 
 @dataclass
@@ -85,6 +88,7 @@ class Run:
     claims: list[ClaimVerdict] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
+    resolved: dict[str, str] = field(default_factory=dict)
     undecided: list[str] = field(default_factory=list)
     evidence: dict[str, bytes] = field(default_factory=dict)
     distinct: dict[str, int] = field(default_factory=dict)
@@ -108,7 +112,7 @@ class Run:
             signers=self.signers,
             checks=tuple(self.checks),
             claims=tuple(self.claims),
-            assumptions=tuple(self.assumptions),
+            assumptions=tuple(self.resolved.get(name, name) for name in self.assumptions),
             warnings=tuple(self.warnings),
         )
 
@@ -136,6 +140,7 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
         _compare(item, outcome)
         outcomes[item.id] = outcome
         _note(run, item, outcome)
+        _resolve(run, item, problem, outcome, say)
     return outcomes
 
 
@@ -219,6 +224,19 @@ def _note(run: Run, item: ClaimStatement, outcome: Outcome) -> None:
         )
 
 
+def _resolve(run: Run, item: ClaimStatement, problem: Problem, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Ask the auditor's own solver what the owner left to z3; the questions are written here."""
+    solver = run.inputs.resolve_smt
+    for record, name in outcome.questions if solver is not None else ():
+        say(f"claim {item.id}: record {record} to {solver}")
+        found = ask(solver or "", record_query(problem, item.claim, record))
+        if found.answer == "sat":
+            path = f"predicate/claims/{item.id}/smt/{record}"
+            raise ProofError(path, f"the question, put to {found.solver}", "unsat", "sat: the claim is false there")
+        if found.answer == "unsat":
+            run.resolved[name] = f"resolved_unsat:{found.solver}:{name.partition(':')[2]}"
+
+
 def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: dict[str, Outcome]) -> None:
     """Step 10: the policy's minima (T6, T14, T18, T25, T27)."""
     policy = run.policy
@@ -239,7 +257,7 @@ def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: 
     if BINARY32 not in policy.arithmetics:
         run.open("arithmetic", "UNDECIDED", "the policy asks for real arithmetic only (T27)", "E_ARITHMETIC")
     for name in run.assumptions:
-        if not policy.permits(name):
+        if name not in run.resolved and not policy.permits(name):
             raise AssumptionNotPermittedError(
                 "assumptions", "assumption that the policy permits", "a permitted one", name
             )

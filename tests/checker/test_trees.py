@@ -287,8 +287,8 @@ BAD = [
     ("too many choices", {"trees": _i4(), "choices": _i4(0, 0)}, "p/choices"),
     ("a tree for no goal", {"trees": _i4(1)}, "p/trees"),
     ("hints for no goal", {"trees": _i4(), "hinted": _i4(1), **SETS}, "p/hinted"),
-    ("slopes of a Linear", {"active": {1: _i4(0)}, "slopes": {1: np.zeros((1, 1), np.float32)}, "trees": _i4(), "hinted": _i4(0)}, "slopes/1"),
-    ("slopes of no neuron", {"active": {2: _i4(4)}, "slopes": {2: np.zeros((1, 1), np.float32)}, "trees": _i4(), "hinted": _i4(0)}, "active/2"),
+    ("slopes of a Linear", {"active": {1: _i4(0)}, "slopes": {1: np.zeros((1, 1), np.float32)}, "trees": _i4(), "hinted": _i4(0)}, "p/slopes/1"),
+    ("slopes of no neuron", {"active": {2: _i4(4)}, "slopes": {2: np.zeros((1, 1), np.float32)}, "trees": _i4(), "hinted": _i4(0)}, "p/active/2"),
 ]  # fmt: skip
 
 
