@@ -17,7 +17,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench examples clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench examples vectors mutate fuzz clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -70,6 +70,19 @@ bench: $(STAMP) ## how the chain scales, on full-size data: DATA=$(DATA)
 
 examples: $(STAMP) ## make certs/examples and patches anew (new keys, new digests)
 	PYTHONPATH=. $(BIN)/python certs/make_examples.py
+
+vectors: $(STAMP) ## make certs/vectors anew: the same bytes, unless what they say has changed
+	PYTHONPATH=. $(BIN)/python certs/make_vectors.py
+
+mutate: $(STAMP) ## change what decides a proof, one operator at a time, and see whether a test notices (an hour or two)
+	PYTHONPATH=. $(BIN)/python tests/mutate.py
+
+FUZZ_SECONDS ?= 600
+fuzz: $(STAMP) ## random networks, documents and proofs, FUZZ_SECONDS=$(FUZZ_SECONDS) each; installs atheris if it can
+	$(PIP) install atheris || echo 'fuzz: atheris cannot be installed here; the built-in engine serves instead'
+	for target in network documents proof; do \
+	  PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_checker.py $$target -max_total_time=$(FUZZ_SECONDS) \
+	    $$($(BIN)/python -c 'import atheris' 2>/dev/null || echo --engine builtin) || exit 1; done
 
 clean: ## remove what the targets wrote, but not .venv
 	rm -rf demo-out bench-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -22,13 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_KERNEL = ("tests/checker/test_relaxation.py", "tests/checker/test_trees.py", "tests/checker/test_exact.py")
 TESTS = {
     "rules": ("tests/checker/test_rules.py",),
-    "relaxation": ("tests/checker/test_relaxation.py",),
-    "interval": ("tests/checker/test_interval.py",),
-    "bounded_claims": ("tests/checker/test_bounded_claims.py", "tests/test_learned_chain.py"),
-    "claim": ("tests/adversary", "tests/repair/test_engine.py", "tests/checker/test_claim.py"),
-    "region": ("tests/checker/test_region.py", "tests/checker/test_rules.py"),
+    "interval": ("tests/checker/test_interval.py", "tests/adversary/test_flushed_and_rewritten.py", *_KERNEL[:1]),
+    "relaxation": _KERNEL,
+    "relaxation_rules": _KERNEL,
+    "trees": _KERNEL[1:2],
+    "goals": (*_KERNEL[1:2], "tests/checker/test_bounded_claims.py"),
+    "exact": _KERNEL[2:],
+    "minimality": ("tests/checker/test_minimality.py",),
+    "bounded_claims": ("tests/checker/test_bounded_claims.py",),
 }
 SWAPS: dict[type, tuple[type, ...]] = {
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
@@ -38,7 +42,17 @@ SWAPS: dict[type, tuple[type, ...]] = {
 }  # fmt: skip
 CALLS = {"max": "min", "min": "max", "maximum": "minimum", "minimum": "maximum", "any": "all", "all": "any"}
 # (module, what is changed, why no test can notice)
+_NEAR = "what lies within the window around the radii is decided again, exactly; nothing lies on the window's edge"
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("minimality", "bar, window = (float(reach), float(reach) / 2.0 ** (-40))"): _NEAR,
+    ("minimality", "bar, window = (float(reach), float(reach) * 2.0 ** 40)"): _NEAR,
+    ("minimality", "clear: Bools = (above > bar + window) | (below >= bar + window)"): _NEAR,
+    ("minimality", "clear: Bools = (above > bar + window) | (below > bar - window)"): _NEAR,
+    ("minimality", "clear: Bools = (above >= bar + window) | (below > bar + window)"): _NEAR,
+    ("minimality", "clear: Bools = (above > bar - window) | (below > bar + window)"): _NEAR,
+    ("minimality", "for row, j in zip(*np.nonzero((np.abs(above - bar) <= window) | (np.abs(below - bar) < window)), strict=True):"): _NEAR,
+    ("minimality", "for row, j in zip(*np.nonzero((np.abs(above - bar) < window) | (np.abs(below - bar) <= window)), strict=True):"): _NEAR,
+    ("trees", "if not 0 <= first < len(nodes) or nodes[first].op != 'Relu' or (not 0 <= second < prod(nodes[first].shape)):"): "node 0 is the input and no Relu",
     ("rules", "closed = total > bar"): "what equals the bar is looked at exactly, with the same answer",
     ("rules", "close = np.flatnonzero(~closed & (total > bar * (1 - 2.0 ** -40)))"): "the window is a choice; nothing lies on its edge that the rule would accept",
 }  # fmt: skip
@@ -109,6 +123,7 @@ def _own(statement: ast.stmt) -> Iterator[ast.AST]:
             child
             for child in ast.iter_child_nodes(node)
             if not isinstance(child, ast.stmt | ast.JoinedStr | ast.ExceptHandler)
+            and not (isinstance(statement, ast.AnnAssign) and child is statement.annotation)
         ]
 
 

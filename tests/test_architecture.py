@@ -20,7 +20,7 @@ DECIDES = (
     "goals", "trees", "proof", "minimality",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 10450
+MOST_TRUSTED = 10550
 MOST_DECIDING = 3900
 MOST_RULES = 400
 MOST_PER_FILE = 500

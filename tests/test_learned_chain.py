@@ -175,3 +175,44 @@ def test_the_statement_says_what_was_proved_how(owner: Owner) -> None:
     payload = json.loads(parse_envelope(owner.certificate.read_bytes(), "c").payload)
     assert {c["method"] for c in payload["predicate"]["claims"]} == {"relaxation"}
     assert payload["predicate"]["patch"]["family"] == "learned"
+
+
+def _as_band(owner: Owner, lower: str, upper: str) -> None:
+    """The forget claim over the reals becomes one about a band, with a proof of its own."""
+    name = "evidence/C2.proof"
+    proof = parse((owner.folder / name).read_bytes(), "C2")
+    labels = 10
+    choices = [0] * (labels - 1)
+    listed = [number for choice in proof.choices.tolist() for number in (*choices, choice)]
+    made = replace(
+        proof, kind="band", choices=np.array(listed, np.int32), hinted=proof.hinted[:0], active={}, slopes={}
+    )
+    owner.replace_file(name, emit(made))
+
+    def change(document: dict) -> None:
+        band = {"lower": lower, "upper": upper}
+        document["predicate"]["claims"][1].update(kind="band", margin=None, band=band)
+
+    owner.edit(change)
+
+
+def test_a_band_is_verified_as_far_as_the_policy_lets_it_be_wide(owner: Owner) -> None:
+    _as_band(owner, "-100000", "-0.05")
+    assert failure(owner.verdict()) == ("REJECTED", "E_POLICY", "predicate/claims/C2/band")
+    path = owner.folder / "policy.toml"
+    path.write_text(path.read_text().replace("max_band_width = 5", "max_band_width = 100000"))
+    verdict = owner.verdict()
+    assert verdict.word == "VERIFIED", failure(verdict)
+    assert "band -100000 to -0.05" in "\n".join(check.detail for check in verdict.checks)
+
+
+def test_a_band_that_does_not_hold_is_refused(owner: Owner) -> None:
+    _as_band(owner, "-100000", "-100000")
+    assert failure(owner.verdict()) == ("REJECTED", "E_PROOF", "predicate/claims/C2/counts")
+    _as_band_ends(owner, "1", "-1")
+    word, code, path = failure(owner.verdict())
+    assert (word, code, path.endswith("/band")) == ("REJECTED", "E_MALFORMED", True)
+
+
+def _as_band_ends(owner: Owner, lower: str, upper: str) -> None:
+    owner.edit(lambda d: d["predicate"]["claims"][1].update(band={"lower": lower, "upper": upper}))

@@ -359,10 +359,11 @@ def read_file(path: Path, what: str, limit: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a name without null characters"
         raise MalformedInputError(str(path), what, "a readable file", reason) from None
+    known = os.fstat(handle)
+    if not stat.S_ISREG(known.st_mode):
+        os.close(handle)
+        raise MalformedInputError(str(path), what, "a regular file", "something else")
     with os.fdopen(handle, "rb") as stream:
-        known = os.fstat(handle)
-        if not stat.S_ISREG(known.st_mode):
-            raise MalformedInputError(str(path), what, "a regular file", "something else")
         data = b"" if known.st_size > limit else stream.read(limit + 1)
     if max(len(data), known.st_size) > limit:  # a sparse file of a terabyte is refused unread
         raise LimitError(str(path), f"size of {what}", f"at most {limit} bytes", str(max(len(data), known.st_size)))

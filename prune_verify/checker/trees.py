@@ -40,7 +40,6 @@ class Cut:
         place: flat place of the number.
         value: where.
         below: the case is <= ``value``; otherwise >=.
-        relu: the ``Relu`` node whose input it is, or -1.
 
     """
 
@@ -48,7 +47,6 @@ class Cut:
     place: int
     value: float
     below: bool
-    relu: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,6 @@ class Leaf:
         splits: (Relu node, place, multiplier) of every ReLU split above, from the root.
         choice: atom or combination.
         slopes: row of the slopes, or ``CROWN``.
-        step: place of the leaf among the steps, for errors.
 
     """
 
@@ -85,7 +82,6 @@ class Leaf:
     splits: tuple[tuple[int, int, float], ...]
     choice: int
     slopes: int
-    step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,16 +147,16 @@ class _Steps:
         if kind == _RELU:
             if not 0 < first < len(nodes) or nodes[first].op != "Relu" or not 0 <= second < prod(nodes[first].shape):
                 raise self.refuse("split", "a neuron of a Relu", f"{first}, {second}")
-            node, place, value, relu = nodes[first].inputs[0], second, 0.0, first
+            node, place, value = nodes[first].inputs[0], second, 0.0
             splits = (*splits, (first, second))
         elif kind == _INPUT:
             if not 0 <= first < prod(nodes[0].shape) or not 0 <= second < len(self.proof.cuts):
                 raise self.refuse("split", "a number of the input, a cut", f"{first}, {second}")
-            node, place, value, relu = 0, first, float(self.proof.cuts[second]), -1
+            node, place, value = 0, first, float(self.proof.cuts[second])
         else:
             raise self.refuse("step", "0, 1, 2 or 3", str(kind))
         return [
-            _Open(here.lemma, (*here.cuts, Cut(node, place, value, below, relu)), splits, here.depth + 1)
+            _Open(here.lemma, (*here.cuts, Cut(node, place, value, below)), splits, here.depth + 1)
             for below in (False, True)
         ]
 
@@ -172,7 +168,7 @@ class _Steps:
         self.paid += len(here.splits)
         values += [0.0] * (len(here.splits) - len(values))  # how many there are is compared at the end
         splits = tuple((node, place, value) for (node, place), value in zip(here.splits, values, strict=True))
-        return Leaf(goal, here.lemma, here.cuts, splits, choice, slopes, self.taken - 1)
+        return Leaf(goal, here.lemma, here.cuts, splits, choice, slopes)
 
     def _require_set(self, slopes: int) -> None:
         if not CROWN <= slopes < self.proof.sets:

@@ -109,6 +109,7 @@ def _json(value: object) -> bytes:
 ROWS = [
     ("weights", CLAIM, GOOD, None),
     ("no weights prove nothing", CLAIM, emit_weights([()]), None),
+    ("a weight of 0", CLAIM, emit_weights([((0, 0),)]), None),
     ("another kind", replace(CLAIM, kind="forget"), GOOD, (UnsupportedVersionError, "claim forget")),
     ("no cover", replace(CLAIM, cover=None), GOOD, (ProofError, "claim minimality")),
     ("no radius", replace(CLAIM, radius=None), GOOD, (ProofError, "claim minimality")),
@@ -153,4 +154,24 @@ def test_a_gate_of_records_that_are_none_is_refused() -> None:
     problem.patch = replace(problem.patch, gates=(gate,))
     with pytest.raises(ProofError) as refusal:
         decide_minimality(problem, CLAIM, GOOD, "p")
+    assert refusal.value.path == "p/gates/0"
+
+
+def test_a_gate_of_several_records_is_judged_by_their_hull() -> None:
+    """Both ends of the hull count, and a gate that holds only some of its records is not minimal."""
+    forget, retain = np.array([[0.25, 0.5], [0.5, 0.25]], F32), np.array([[0.625, 0.125], [0.375, 0.375]], F32)
+    reach = Fraction(1, 32)
+    assert separable(forget, retain, reach, reach).tolist() == [[True, True], [False, False]]
+    problem = _problem(0, (0,))
+    rng = np.random.default_rng(5)
+    x = np.stack([problem.forget.x[0], rng.uniform(0.2, 0.8, 5).astype(F32)])
+    problem.forget = LabelledRows(x, np.zeros(2, np.int64))
+    gate = problem.patch.gates[0]
+    weights = tuple((r, UNIT) for r in range(12) if separable(x, problem.retain.flat(), RADIUS, RETAINED)[r].any())[:1]
+    for records, expected in (((0,), 1), ((0, 1), 0), ((1,), 0)):
+        problem.patch = replace(problem.patch, gates=(replace(gate, records=records),))
+        assert decide_minimality(problem, CLAIM, emit_weights([weights]), "p").proved == expected
+    problem.patch = replace(problem.patch, gates=(replace(gate, records=(0, 2)),))
+    with pytest.raises(ProofError) as refusal:
+        decide_minimality(problem, CLAIM, emit_weights([weights]), "p")
     assert refusal.value.path == "p/gates/0"

@@ -58,6 +58,8 @@ ROWS = [
     ("a split of a Linear", _proof((1, 1, 0), LEAF, LEAF), (ProofError, "p/steps/0")),
     ("a split of the input node", _proof((1, 0, 0), LEAF, LEAF), (ProofError, "p/steps/0")),
     ("a split of no node", _proof((1, 99, 0), LEAF, LEAF), (ProofError, "p/steps/0")),
+    ("a split of the node after the last", _proof((1, 4, 0), LEAF, LEAF), (ProofError, "p/steps/0")),
+    ("infinite depth by cases", _proof(*[SPLIT] * (MAX_DEPTH + 2), *[LEAF] * (MAX_DEPTH + 3)), (LimitError, f"p/steps/{MAX_DEPTH + 1}")),
     ("a split of a negative node", _proof((1, -2, 0), LEAF, LEAF), (ProofError, "p/steps/0")),
     ("a split of no neuron", _proof((1, RELU, 4), LEAF, LEAF), (ProofError, "p/steps/0")),
     ("a split of a negative neuron", _proof((1, RELU, -1), LEAF, LEAF), (ProofError, "p/steps/0")),
