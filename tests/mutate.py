@@ -29,7 +29,7 @@ TESTS = {
     "relaxation": _KERNEL,
     "relaxation_rules": _KERNEL,
     "trees": _KERNEL[1:2],
-    "goals": (*_KERNEL[1:2], "tests/checker/test_bounded_claims.py"),
+    "goals": ("tests/checker/test_goals.py", *_KERNEL[1:2], "tests/checker/test_bounded_claims.py"),
     "exact": _KERNEL[2:],
     "minimality": ("tests/checker/test_minimality.py",),
     "bounded_claims": ("tests/checker/test_bounded_claims.py",),

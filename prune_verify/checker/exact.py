@@ -24,7 +24,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.checker.errors import UnsupportedVersionError
+from prune_verify.checker.errors import LimitError
 from prune_verify.checker.interval import Box, Floats
 from prune_verify.checker.network import Network, Node, apply_node
 from prune_verify.checker.region import float64_not_above
@@ -154,7 +154,7 @@ def replay(
         rounding: E of a node, [rows or 1, *shape], or None where it is 0.
 
     Raises:
-        UnsupportedVersionError: an operator without a rule in integers.
+        LimitError: an operator without a rule in integers.
 
     """
     rows = len(objective)
@@ -185,8 +185,8 @@ def _replaced(
         low, high = (coefficient.times(end) for end in ends)
         return [], [low.least(high)]
     if node.op not in _SUPPORTED:
-        expected = f"one of {', '.join(_SUPPORTED)}"
-        raise UnsupportedVersionError("network", "exact relaxation: operator", expected, node.op)
+        expected = f"one of {', '.join(_SUPPORTED)}"  # float64 decides what integers cannot: no fault of the proof's
+        raise LimitError("network", "operators that integers can follow", expected, node.op)
     if index in lines:
         line = Scaled.of(lines[index])
         return [line], [_relaxed(node, coefficient, line, box(node.inputs[0]), rows)]

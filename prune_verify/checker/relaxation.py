@@ -31,7 +31,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.checker.errors import ProofError, UnsupportedVersionError
+from prune_verify.checker.errors import LimitError, ProofError, UnsupportedVersionError
 from prune_verify.checker.exact import replay
 from prune_verify.checker.interval import (
     BINARY32,
@@ -374,13 +374,17 @@ def beats(
     Returns:
         True if it follows; False if it does not, or if the network has operators without a rule or may overflow.
 
+    Raises:
+        LimitError: float64 is not IEEE 754 in this process.
+
     """
+    require_ieee_float64()
     eye = np.eye(network.labels)
     objectives = eye[[answer] * len(labels)] - eye[list(labels)]
     rows = np.zeros(len(labels), dtype=np.int64)
     try:
         intervals = crown_intervals(network, lower, upper, arithmetic, exact=exact)
         found = lower_bounds(network, intervals, objectives, _NONE, arithmetic, rows, exact=exact)
-    except (UnsupportedVersionError, ProofError):
+    except (UnsupportedVersionError, ProofError, LimitError):
         return False
     return bool((found > 0).all())

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from prune_verify.checker.errors import UnsupportedVersionError
+from prune_verify.checker.errors import LimitError
 from prune_verify.checker.exact import Scaled
 from prune_verify.checker.network import Network, Node, evaluate_exact
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
@@ -88,7 +88,7 @@ def test_operators_without_a_rule_in_integers_are_refused(op: str) -> None:
     node = Node("Max", (0, 0), (2,)) if op == "Max" else Node(op, (0,), (1,), {"axes": (0,), "keepdims": (1,)})
     network = Network((Node("Input", (), (2,)), node), 1)
     intervals = crown_intervals(network, np.zeros((1, 2)), np.ones((1, 2)), REAL, exact=True)
-    with pytest.raises(UnsupportedVersionError):
+    with pytest.raises(LimitError):
         lower_bounds(network, intervals, np.ones((1, network.labels)), Hints(), REAL, exact=True)
 
 
