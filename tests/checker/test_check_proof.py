@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 
 from prune_verify.certify.prove_command import prove_goals
+from prune_verify.checker import __main__ as checker_main
 from prune_verify.checker.__main__ import main
 from prune_verify.checker.check_proof import check_proof
+from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.interval import BINARY32
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.proof import emit, parse
+from prune_verify.checker.trees import MAX_DEPTH
 from prune_verify.checker.vnnlib import goals_of_property, parse_property
 from prune_verify.cli import run_words
 from prune_verify.measure.datasets import digits
@@ -108,6 +113,51 @@ def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "p.proof").write_bytes(data)
     verdict = check_proof(folder / "net.onnx", folder / "p.vnnlib", tmp_path / "p.proof")
     assert (verdict.word, verdict.code) == ("REJECTED", "E_MALFORMED")
+
+
+def test_a_tree_beyond_the_limit_is_undecided_and_not_refuted(folder: Path, tmp_path: Path) -> None:
+    steps = np.array([(3, -1, 0)] * (MAX_DEPTH + 2) + [(0, 0, -1)], np.int32).reshape(-1)
+    plain = parse((folder / "real.proof").read_bytes(), "p")
+    nothing = np.empty(0, np.float32)
+    proof = replace(
+        plain, trees=np.array([0], np.int32), steps=steps, hinted=np.empty(0, np.int32), multipliers=nothing
+    )
+    (tmp_path / "p.proof").write_bytes(emit(proof))
+    verdict = check_proof(folder / "net.onnx", folder / "p.vnnlib", tmp_path / "p.proof")
+    assert (verdict.word, verdict.code, verdict.exit_code) == ("UNDECIDED", "E_LIMIT", 3)
+    assert verdict.detail.startswith(f"proof/steps/{MAX_DEPTH + 1}")
+
+
+def test_the_checker_runs_as_a_program(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    words = [str(folder / name) for name in ("net.onnx", "p.vnnlib", "real.proof")]
+    monkeypatch.setattr(sys, "argv", ["checker", "check-proof", *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(checker_main.__file__, run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("VERDICT: VERIFIED")
+
+
+CHALLENGES = [
+    ("a nonce in hex", "ab" * 16, "ab" * 16),
+    ("a nonce in a file", b'{"formatVersion":1,"nonce":"' + b"cd" * 16 + b'"}', "cd" * 16),
+    ("none", None, None),
+    ("another version", b'{"formatVersion":2,"nonce":"' + b"cd" * 16 + b'"}', (MalformedInputError, "/formatVersion")),
+    ("a long nonce", b'{"formatVersion":1,"nonce":"' + b"cd" * 65 + b'"}', (MalformedInputError, "/nonce")),
+    ("not JSON", b"nonce", (MalformedInputError, "")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "given", "expected"), CHALLENGES, ids=[row[0] for row in CHALLENGES])
+def test_challenges(tmp_path: Path, sentence: str, given: str | bytes | None, expected: str | tuple | None) -> None:
+    if isinstance(given, bytes):
+        (tmp_path / "challenge.json").write_bytes(given)
+    value = str(tmp_path / "challenge.json") if isinstance(given, bytes) else given
+    if not isinstance(expected, tuple):
+        assert checker_main.challenge_of(value) == expected
+        return
+    with pytest.raises(expected[0]) as refusal:
+        checker_main.challenge_of(value)
+    assert refusal.value.path == f"{value}{expected[1]}"
 
 
 def test_json_and_usage(folder: Path, capsys) -> None:

@@ -212,6 +212,9 @@ MEMBERS = [
     ("a list that is none", lambda m: m.items("name")),
     ("a list too long", lambda m: m.items("list", most=1)),
     ("integers that do not ascend", lambda m: m.integers("list")),
+    ("integers that are none", lambda m: m.integers("words")),
+    ("integers that are Booleans", lambda m: m.integers("flags")),
+    ("integers above the greatest", lambda m: m.integers("list", greatest=1)),
     ("strings that are none", lambda m: m.texts("list")),
     ("an object that is none", lambda m: m.members("name", ())),
 ]
@@ -219,7 +222,7 @@ MEMBERS = [
 
 @pytest.mark.parametrize(("sentence", "read"), MEMBERS, ids=[row[0] for row in MEMBERS])
 def test_members_of_another_type(sentence: str, read) -> None:
-    value = {"flag": True, "count": 3, "name": "abc", "list": [2, 1]}
+    value = {"flag": True, "count": 3, "name": "abc", "list": [2, 1], "words": ["a"], "flags": [True]}
     with pytest.raises(MalformedInputError) as caught:
         read(Members(value, "o", tuple(value)))
     assert caught.value.path.startswith("o/")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.envelope import (
     PAYLOAD_TYPE,
     Envelope,
+    PublicKey,
     emit_envelope,
     load_public_key,
     open_envelope,
@@ -203,12 +206,15 @@ def test_a_point_with_a_torsion_part_is_refused() -> None:
         load_public_key(ED25519_DER + mixed, "k")
 
 
+POINT = P256.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+COMPRESSED = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + POINT
 KEYS = [
     ("a coordinate above the prime", ED25519_DER + (PRIME + 1).to_bytes(32, "little"), MalformedInputError),
     ("bytes that are no point", ED25519_DER + (2).to_bytes(32, "little"), MalformedInputError),
     ("RSA", rsa.generate_private_key(65537, 2048).public_key().public_bytes(DER, SPKI), UnsupportedVersionError),
     ("Ed448", ed448.Ed448PrivateKey.generate().public_key().public_bytes(DER, SPKI), UnsupportedVersionError),
     ("P-384", ec.derive_private_key(7, ec.SECP384R1()).public_key().public_bytes(DER, SPKI), UnsupportedVersionError),
+    ("P-256 with a compressed point", COMPRESSED, MalformedInputError),
     ("a private key", ONE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), MalformedInputError),
     ("nothing", b"", MalformedInputError),
     ("DER with a byte after it", ONE.public_key().public_bytes(DER, SPKI) + b"\0", MalformedInputError),
@@ -220,6 +226,14 @@ def test_keys_that_are_refused(sentence: str, data: bytes, error: type[CheckErro
     with pytest.raises(error) as caught:
         load_public_key(data, "k")
     assert caught.value.path == "k"
+
+
+def test_a_key_of_another_algorithm_verifies_nothing() -> None:
+    """load_public_key makes no such key; one made by hand accepts no signature, not even its own."""
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    spki = rsa_key.public_key().public_bytes(DER, SPKI)
+    signed = rsa_key.sign(PAYLOAD, PKCS1v15(), SHA256())
+    assert not PublicKey("0" * 64, "rsa", spki).verifies(PAYLOAD, signed)
 
 
 def test_pem_and_der_give_one_keyid() -> None:

@@ -32,7 +32,21 @@ def spatial(seed: int) -> Network:
     return Network(tuple(b.nodes), output)
 
 
-NETWORKS = {"chain": lambda s: mlp(s, 4, 8, 8, 3), "every operator": every_operator, "spatial": spatial}
+def branches(seed: int) -> Network:
+    """Two branches, so that walks from one of them pass by nodes of the other."""
+    b = Builder(seed, 3)
+    first, other = b.relu(b.linear(0, 4)), b.relu(b.linear(0, 4))
+    deep = b.relu(b.linear(first, 4))
+    late = b.relu(b.linear(other, 4))
+    return Network((*b.nodes, Node("Add", (deep, late), (4,))), len(b.nodes))
+
+
+NETWORKS = {
+    "branches": branches,
+    "chain": lambda s: mlp(s, 4, 8, 8, 3),
+    "every operator": every_operator,
+    "spatial": spatial,
+}
 
 
 @pytest.mark.parametrize("arithmetic", [REAL, BINARY32])

@@ -23,6 +23,7 @@ from prune_verify.checker.errors import CheckError, LimitError, MalformedInputEr
 from prune_verify.checker.load_onnx import LoadedModel, LoadLimits, load_network
 from prune_verify.checker.lower_onnx import OPERATORS
 from prune_verify.checker.network import evaluate, evaluate_all
+from prune_verify.checker.row_graph import Builder, GraphNode, Step
 
 if TYPE_CHECKING:
     import torch
@@ -167,6 +168,9 @@ CASES: list[Case] = [
     ("Reshape from Shape, Gather, Unsqueeze, Concat", [n("Shape", "x", "s"), n("Gather", "s i", "b"), n("Unsqueeze", "b i1", "u"), n("Concat", "u rest", "t", axis=0), n("Reshape", "x t")], {"i": np.array(0), "i1": ints(0), "rest": ints(-1)}, IMAGE, 13),
     ("Reshape from Shape, Slice, Cast, Concat", [n("Shape", "x", "s"), n("Slice", "s a b c", "t"), n("Cast", "t", "u", to=TensorProto.INT64), n("Concat", "u rest", "v", axis=0), n("Reshape", "x v")], {"a": ints(0), "b": ints(2), "c": ints(0), "rest": ints(42)}, IMAGE, 13),
     ("Reshape from Shape with start and end", [n("Shape", "x", "s", start=0, end=-2), n("Concat", "s rest", "t", axis=0), n("Reshape", "x t")], {"rest": ints(-1)}, IMAGE, 15),
+    ("Reshape from Shape, Slice by attributes", [n("Shape", "x", "s"), n("Slice", "s", "t", starts=[0], ends=[2]), n("Concat", "t rest", "v", axis=0), n("Reshape", "x v")], {"rest": ints(42)}, IMAGE, 9),
+    ("integers that become numbers", [n("Cast", "i", "j", to=TensorProto.INT32), n("Cast", "j", "f", to=TensorProto.FLOAT), n("Add", "x f")], {"i": ints(1, -2, 3, 2**24)}, FLAT, 13),
+    ("ReduceMean that is void", [n("ReduceMean", "x", "m", noop_with_empty_axes=1), n("Relu", "m")], {}, IMAGE, 18),
     ("constants that are moved before their use", [n("Transpose", "w", "t"), n("Unsqueeze", "t i", "u"), n("Squeeze", "u i", "v"), n("Identity", "v", "k"), n("Cast", "k", "l", to=TensorProto.FLOAT), n("Concat", "l l", "m", axis=1), n("Reshape", "m s", "o"), n("MatMul", "x o")], {"w": W, "i": ints(0), "s": ints(4, -1)}, FLAT, 13),
     ("an axis before the batch", [n("Transpose", "x", "t", perm=[1, 0, 2]), n("Relu", "t", "r"), n("Transpose", "r", perm=[1, 2, 0])], {}, ("N", 3, 4), 13),
 ]  # fmt: skip
@@ -675,6 +679,12 @@ def _non_utf8() -> bytes:
     return _mlp().SerializeToString().replace(b"relu_r", b"rel\xff\xfe\xfd")
 
 
+def _two_for_true() -> bytes:
+    model = proto([n("Dropout", "x r t")], {"r": np.float32(0.5), "t": np.bool_(0)})
+    next(t for t in model.graph.initializer if t.name == "t").raw_data = b"\x02"
+    return model.SerializeToString()
+
+
 UNSUPPORTED, MALFORMED, LIMIT = UnsupportedVersionError, MalformedInputError, LimitError
 BN = {"s": f32(4), "b": f32(4), "m": f32(4), "v": np.abs(f32(4))}
 VALUE_INFO = helper.make_tensor_value_info
@@ -805,6 +815,40 @@ REFUSALS: list[tuple[str, bytes, type[CheckError], str]] = [
     ("a negative padding", _bytes([n("Pad", "x p")], {"p": ints(0, -1, 0, 0)}), MALFORMED, "node 'pad_y'"),
     ("padding of too few axes", _bytes([n("Pad", "x p")], {"p": ints(0, 1)}), MALFORMED, "node 'pad_y'"),
     ("padding beyond all memory", _bytes([n("Pad", "x p")], {"p": ints(0, 2**62, 0, 0)}), LIMIT, "node 'pad_y'"),
+    # uses of operators that this checker does not know, or that ONNX does not allow
+    ("a Gemm of two values", _bytes([n("Gemm", "x x")]), UNSUPPORTED, "node 'gemm_y'"),
+    ("an addend from the input", _bytes([n("Gemm", "x w x")], {"w": f32(4, 4)}), UNSUPPORTED, "node 'gemm_y'"),
+    ("an addend of three axes", _bytes([n("Gemm", "x w b")], {"w": f32(4, 5), "b": f32(1, 1, 5)}), MALFORMED, "node 'gemm_y'"),
+    ("a Gemm of integers", _bytes([n("Gemm", "x w")], {"w": ints(1, 2, 3, 4).reshape(4, 1)}), MALFORMED, "node 'gemm_y'"),
+    ("statistics of each place", _bytes([n("BatchNormalization", "x s b m v", spatial=0)], BN, opset=7), UNSUPPORTED, "node 'batchnormalization_y'"),
+    ("a scale of another length", _bytes([n("BatchNormalization", "x s b m v")], {**BN, "s": f32(3)}), MALFORMED, "node 'batchnormalization_y'"),
+    ("an unknown auto_pad", _bytes([n("Conv", "x w", auto_pad="FULL")], {"w": f32(3, 2, 2, 2)}, IMAGE), MALFORMED, "node 'conv_y'"),
+    ("an auto_pad that is not ASCII", _bytes([n("Conv", "x w", auto_pad="VAL\u0130D")], {"w": f32(3, 2, 2, 2)}, IMAGE), MALFORMED, "attribute 'auto_pad'"),
+    ("weights of another rank", _bytes([n("Conv", "x w")], {"w": f32(3, 2, 2)}, IMAGE), MALFORMED, "node 'conv_y'"),
+    ("a convolution without space", _bytes([n("Conv", "x w")], {"w": f32(3, 4)}), MALFORMED, "node 'conv_y'"),
+    ("a bias of another length", _bytes([n("Conv", "x w b")], {"w": f32(3, 2, 2, 2), "b": f32(4)}, IMAGE), MALFORMED, "node 'conv_y'"),
+    ("a pooling without kernel_shape", _bytes([n("MaxPool", "x")], shape=IMAGE), MALFORMED, "node 'maxpool_y'"),
+    ("a kernel_shape of another rank", _bytes([n("MaxPool", "x", kernel_shape=[2])], shape=IMAGE), MALFORMED, "node 'maxpool_y'"),
+    ("a dilated average", _bytes([n("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 2])], shape=IMAGE, opset=19), UNSUPPORTED, "node 'averagepool_y'"),
+    ("a clip per element", _bytes([n("Clip", "x c")], {"c": f32(2)}), MALFORMED, "node 'clip_y'"),
+    ("a Constant of nothing", _bytes([n("Constant", "", "c"), n("Add", "x c")]), MALFORMED, "node 'constant_c'"),
+    ("a Constant of two values", _bytes([n("Constant", "", "c", value_float=1.0, value_int=1), n("Add", "x c")]), MALFORMED, "node 'constant_c'"),
+    ("a Constant of text", _bytes([n("Constant", "", "c", value_string="one"), n("Relu", "x")]), UNSUPPORTED, "node 'constant_c'"),
+    ("a sum of integers", _bytes([n("Add", "x c")], {"c": ints(1, 2, 3, 4)}), MALFORMED, "node 'add_y'"),
+    ("a target of 0 beyond the source", _bytes([n("Reshape", "x s")], {"s": ints(0, 4, 0)}), MALFORMED, "node 'reshape_y'"),
+    ("a target that is a matrix", _bytes([n("Reshape", "x s")], {"s": ints(-1, 4).reshape(1, 2)}), MALFORMED, "node 'reshape_y'"),
+    ("axes in a matrix", _bytes([n("ReduceSum", "x a")], {"a": ints(1).reshape(1, 1)}), MALFORMED, "node 'reducesum_y'"),
+    ("no new axes named", _bytes([n("Unsqueeze", "x")], opset=11), MALFORMED, "node 'unsqueeze_y'"),
+    ("a concatenation of shapes that do not fit", _bytes([n("Transpose", "x", "t", perm=[0, 2, 1]), n("Concat", "x t", axis=1)], shape=("N", 2, 3)), MALFORMED, "node 'concat_y'"),
+    ("a concatenation of numbers and integers", _bytes([n("Concat", "c i", "k", axis=0), n("Relu", "x")], {"c": f32(4), "i": ints(1)}), MALFORMED, "node 'concat_k'"),
+    ("a concatenation of constants that do not fit", _bytes([n("Concat", "c d", "k", axis=0), n("Relu", "x")], {"c": f32(2, 3), "d": f32(2, 4)}), MALFORMED, "node 'concat_k'"),
+    ("a padding with two numbers", _bytes([n("Pad", "x p c")], {"p": ints(0, 1, 0, 1), "c": f32(2)}), MALFORMED, "node 'pad_y'"),
+    ("a slice of numbers", _bytes([n("Slice", "c a b", "k"), n("Relu", "x")], {"c": f32(4), "a": ints(0), "b": ints(2)}), UNSUPPORTED, "node 'slice_k'"),
+    ("a slice of two axes", _bytes([n("Shape", "x", "s"), n("Slice", "s a b", "k"), n("Relu", "x")], {"a": ints(0, 0), "b": ints(2, 2)}), MALFORMED, "node 'slice_k'"),
+    ("a slice that steps", _bytes([n("Shape", "x", "s"), n("Slice", "s a b c d", "k"), n("Relu", "x")], {"a": ints(0), "b": ints(2), "c": ints(0), "d": ints(2)}), UNSUPPORTED, "node 'slice_k'"),
+    ("a cast of integers to float64", _bytes([n("Cast", "i", "k", to=TensorProto.DOUBLE), n("Relu", "x")], {"i": ints(1)}), UNSUPPORTED, "node 'cast_k'"),
+    ("a truth value of two", _two_for_true(), MALFORMED, "initialiser 't'"),
+    ("an input without name", _changed(lambda m: setattr(m.graph.input[0], "name", "")), MALFORMED, "net.onnx"),
     # rows that mix
     ("rows of padding", _bytes([n("Pad", "x p")], {"p": ints(1, 0, 0, 0)}), UNSUPPORTED, "node 'pad_y'"),
     ("a mean over the batch", _bytes([n("ReduceMean", "x", axes=[0])]), UNSUPPORTED, "node 'reducemean_y'"),
@@ -850,6 +894,35 @@ def test_refusals(data: bytes, error: type[CheckError], path: str) -> None:
     assert type(caught.value) is error, caught.value
     assert caught.value.path.startswith("net.onnx")
     assert path in caught.value.path, caught.value
+
+
+# --- guards against lowerings to come ---
+
+
+def test_a_definition_later_than_the_reviewed_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATORS, "Relu", (13, OPERATORS["Relu"][1]))
+    with pytest.raises(UnsupportedVersionError) as caught:
+        load(_bytes([n("Relu", "x")]))
+    assert (caught.value.path, caught.value.got) == ("net.onnx: node 'relu_y' (Relu)", "opset 14")
+
+
+def test_an_attribute_that_a_lowering_does_not_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATORS, "Flatten", (25, lambda step: step.row(0)))
+    with pytest.raises(UnsupportedVersionError) as caught:
+        load(_bytes([n("Flatten", "x", axis=1)]))
+    assert (caught.value.path, caught.value.rule) == ("net.onnx: node 'flatten_y' (Flatten)", "attribute axis")
+
+
+@pytest.mark.parametrize("ask", [
+    lambda step: step.integer("a", 0), lambda step: step.number("a", 0.0), lambda step: step.integers("a"),
+    lambda step: step.text("b", ""),
+])  # fmt: skip
+def test_a_lowering_that_asks_for_another_type_than_the_schema_has_is_refused(ask: Callable[[Step], object]) -> None:
+    node = GraphNode("Relu", 14, "net.onnx: node 'r'", ("x",), ("y",), {"a": "text", "b": 1})
+    step = Step(Builder((4,), None, LoadLimits(), "net.onnx"), node, (), 17)
+    with pytest.raises(MalformedInputError) as caught:
+        ask(step)
+    assert caught.value.path == "net.onnx: node 'r'"
 
 
 def test_external_data_is_refused_with_the_remedy() -> None:

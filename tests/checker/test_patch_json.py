@@ -87,6 +87,8 @@ ROWS = [
     ("a tau of zero", change("tau", "00000000"), MalformedInputError, "p/tau"),
     ("a negative slack", change("slack", "bf800000"), MalformedInputError, "p/tau"),
     ("upper-case digits", change("tau", "3F800000"), MalformedInputError, "p/tau"),
+    ("a class in words", change("forgottenClasses", ["two"]), MalformedInputError, "p/forgottenClasses"),
+    ("a Boolean class", change("forgottenClasses", [True]), MalformedInputError, "p/forgottenClasses"),
     ("a member too many", change("note", "hello"), MalformedInputError, "p"),
     ("a short digest", change("baseNetwork", "ab"), MalformedInputError, "p/baseNetwork"),
 ]
@@ -101,7 +103,19 @@ def test_refusals(sentence: str, edit: Callable[[dict], None], error: type[Check
     assert caught.value.path == path
 
 
+@pytest.mark.parametrize("name", ["shift", "slack"])
+def test_a_head_without_gates_has_no_constants(name: str) -> None:
+    document = json.loads(emit_patch(PatchFile(JointPatch(4, (0, 3), F(1), F(0), F(0), ()), BASE), SIZE))
+    document[name] = "3f800000"
+    with pytest.raises(MalformedInputError) as caught:
+        parse_patch(canonical_json(document), "p")
+    assert caught.value.path == "p/shift"
+
+
 LEARNED_ROWS = [
+    ("a shape of one number", change("layers/0/shape", [3]), MalformedInputError, "p/layers/0/shape"),
+    ("a Boolean width", change("layers/0/shape", [True, 15]), MalformedInputError, "p/layers/0/shape"),
+    ("a width of zero", change("layers/0/shape", [0, 5]), MalformedInputError, "p/layers/0/shape"),
     ("no layers", change("layers", []), MalformedInputError, "p/layers"),
     ("weights of another size", change("layers/0/shape", [3, 6]), MalformedInputError, "p/layers/0/weight"),
     ("a layer too large", change("layers/0/shape", [2**20, 2**20]), LimitError, "p/layers/0/shape"),

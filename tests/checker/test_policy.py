@@ -154,6 +154,7 @@ POLICY_ROWS = [
     ("a challenge in words", "require_challenge = false", 'require_challenge = "no"', "p/freshness/require_challenge"),
     ("not TOML", "[limits]", "[limits", "p"),
     ("a table left out", "[freshness]", "[fresh]", "p/freshness"),
+    ("a list instead of a table", "[freshness]", "[[freshness]]", "p/freshness"),
     ("a member beside the tables", "# What YOU", "verdict = true\n#", "p/verdict"),
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from prune_verify.checker.errors import CheckError, MalformedInputError, ProofEr
 from prune_verify.checker.interval import enclose, interval_pass, node_cost
 from prune_verify.checker.network import Network, Node, evaluate, evaluate_all, evaluate_exact
 from prune_verify.checker.relaxation import Hints, beats, crown_intervals, lower_bounds
+from prune_verify.checker.relaxation_rules import carried, constants
 from prune_verify.checker.rules import BINARY32, REAL
 from tests.checker.random_networks import every_choice, every_operator, mlp
 
@@ -70,6 +71,13 @@ def test_no_bound_is_above_an_exact_value(kind: str, seed: int) -> None:
     for network in (mlp(seed, 4, 8, 8, 3), every_operator(seed), every_choice(seed), mlp(seed, 5, 6, 2, scale=1e6)):
         for radius in (0.0, 1e-9, 0.3):
             assert _least_gap(network, seed, kind, radius) >= 0
+
+
+def test_an_operator_without_a_rule_has_no_transpose() -> None:
+    network = Network((Node("Input", (), (2,)), Node("Softmax", (0,), (2,))), 1)
+    with pytest.raises(UnsupportedVersionError) as refusal:
+        carried(network, network.nodes[1], np.ones((1, 2)), constants(network, network.nodes[1]))
+    assert (refusal.value.path, refusal.value.got) == ("network", "Softmax")
 
 
 def test_without_paying_for_rounding_the_same_test_finds_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -81,6 +82,23 @@ def test_parse_of_emit_is_the_identity() -> None:
     assert emit_statement(parse_statement(data, "s")) == data
 
 
+BAND = Claim("band", REAL, "relaxation", radius=Fraction(1, 10), band=(Fraction(-1, 2), Fraction(1, 4)))
+COVER = Claim("minimality", REAL, "covering-dual", radius=Fraction(1, 10), cover=(2, Fraction(1, 20)))
+
+
+@pytest.mark.parametrize("changes", [
+    {"patch": None},
+    {"measurements": (replace(STATEMENT.measurements[0], interval=None),)},
+    {"retain_set": SetCommitment(D, 7)},
+    {"claims": (ClaimStatement("C1", BAND, Counts(5, 5)), ClaimStatement("C2", COVER, Counts(2, 2)))},
+], ids=["no patch", "a measurement without interval", "a retained set", "a band and a cover"])  # fmt: skip
+def test_parse_of_emit_is_the_identity_for_other_forms(changes: dict) -> None:
+    statement = replace(STATEMENT, **changes)
+    data = emit_statement(statement)
+    assert parse_statement(data, "s") == statement
+    assert emit_statement(parse_statement(data, "s")) == data
+
+
 def at(path: str, value: object) -> Callable[[dict], None]:
     def apply(document: dict) -> None:
         *parents, last = path.split("/")
@@ -126,6 +144,10 @@ ROWS = [
     ("validity that ends before it begins", at("predicate/expiresAt", "2025-01-01T00:00:00Z"), MalformedInputError, f"{P}/expiresAt"),
     ("a short challenge", at("predicate/challenge", "ab"), MalformedInputError, f"{P}/challenge"),
     ("a measurement in words", at("predicate/measurements/0/value", "good"), MalformedInputError, f"{P}/measurements/0/value"),
+    ("one end of an interval", at("predicate/measurements/0/interval", ["0.96"]), MalformedInputError, f"{P}/measurements/0/interval"),
+    ("no certificate id", at("predicate/certificateId", None), MalformedInputError, f"{P}/certificateId"),
+    ("a band that ends before it begins", at("predicate/claims/0/band", {"lower": "1", "upper": "0.5"}), MalformedInputError, f"{P}/claims/0/band"),
+    ("a cover of no coordinates", at("predicate/claims/0/cover", {"count": 0, "retainedRadius": "0.1"}), MalformedInputError, f"{P}/claims/0/cover/count"),
     ("a set of no records", at("predicate/forgetSet/size", 0), MalformedInputError, f"{P}/forgetSet/size"),
 ]  # fmt: skip
 
