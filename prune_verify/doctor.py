@@ -40,7 +40,11 @@ PROVER: dict[str, str] = {
     "tqdm": "4.66",
     "packaging": "24",
 }
-_MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn"}
+OPTIONAL: dict[str, tuple[str, str]] = {
+    "python-flint": ("0.6", "pip install python-flint (verify --exact is slow without it)"),
+    "cvc5": ("1.2", "pip install cvc5 (for verify --resolve-smt cvc5)"),
+}
+_MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint"}
 _INSTALL_BASE = "pip install prune-verify"
 _INSTALL_PROVER = "pip install 'prune-verify[prover]'"
 _INSTALL_AUTO_LIRPA = "pip install --no-deps auto_LiRPA==0.3"
@@ -197,6 +201,7 @@ def report() -> list[Finding]:
         _arithmetic(),
         *(_package(name, minimum, "prover", _INSTALL_PROVER) for name, minimum in PROVER.items()),
         _auto_lirpa(),
+        *(_package(name, minimum, "optional", fix) for name, (minimum, fix) in OPTIONAL.items()),
         _writable("working folder", Path.cwd, "run from a folder of yours, or give --out"),
         _writable("temporary folder", lambda: Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
         _browser(),
