@@ -14,6 +14,7 @@ from prune_verify.checker.interval import interval_pass, logit_spread, node_roun
 from prune_verify.checker.network import Network, Node, evaluate_all
 from prune_verify.checker.rules import BINARY32, REAL
 from tests.bounds.small_networks import NETWORKS, mlp
+from tests.checker.random_networks import mlp as random_mlp
 
 BOXES = 4
 POINTS = 24
@@ -167,3 +168,31 @@ def test_flushed_subnormals_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     )
     with pytest.raises(LimitError):
         require_ieee_float64()
+
+
+def test_an_input_beyond_float32_is_refused_in_binary32_only() -> None:
+    network = Network((Node("Input", (), (1,)), Node("Relu", (0,), (1,))), 1)
+    high = np.array([[2.0**127]])
+    assert interval_pass(network, -high, high, REAL).upper[1].tolist() == [[2.0**127]]
+    for lower, upper in ((-high, high * 0), (high * 0, high)):
+        with pytest.raises(ProofError) as refusal:
+            interval_pass(network, lower, upper, BINARY32)
+        assert (refusal.value.path, refusal.value.expected) == ("node 0 (Input)", "below 2^127")
+
+
+def test_a_sum_of_more_than_two_to_the_twenty_terms_is_refused_in_binary32() -> None:
+    count = 2**20
+    weight = {"weight": np.zeros((1, count), np.float32)}
+    network = Network((Node("Input", (), (count,)), Node("Linear", (0,), (1,), {"axis": (-1,)}, weight)), 1)
+    box = np.zeros((1, count))
+    with pytest.raises(LimitError) as refusal:
+        interval_pass(network, box, box, BINARY32)
+    assert (refusal.value.path, refusal.value.rule) == ("network", "terms of one sum")
+
+
+def test_enclosures_of_another_network_give_no_spread() -> None:
+    small, large = (random_mlp(0, 3, 4, labels) for labels in (2, 3))
+    found = interval_pass(small, np.zeros((1, 3)), np.ones((1, 3)), REAL)
+    with pytest.raises(ProofError) as refusal:
+        logit_spread(large, found, (0, 1))
+    assert (refusal.value.path, refusal.value.expected, refusal.value.got) == ("intervals", "3", "2")

@@ -404,6 +404,7 @@ def test_a_fitted_encoding_reads_its_own_table(tmp_path) -> None:
     assert fitted == Encoding((number, CategoryColumn("work", ("?", "Private"))), "income", ("high", "low"))
     assert parse_encoding(emit_encoding(fitted), "e") == fitted
     assert _load_csv(tmp_path, TABLE, fitted).x.tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    assert fitted.width == 3
 
 
 def test_a_fitted_encoding_sorts_numbered_labels_by_number_and_widens_a_constant(tmp_path) -> None:
