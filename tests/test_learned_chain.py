@@ -12,6 +12,7 @@ import pytest
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.proof import emit, parse
+from prune_verify.checker.solver import Resolution
 from tests.dishonest_owner import Owner, failure, honest, prepare
 
 pytestmark = pytest.mark.prover
@@ -162,6 +163,50 @@ def test_a_question_with_a_counterexample_is_refused(owner: Owner) -> None:
     owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
     word, code, path = failure(owner.verdict(resolve_smt="z3"))
     assert (word, code, path) == ("REJECTED", "E_PROOF", "predicate/claims/C2/smt/0")
+
+
+@pytest.mark.parametrize("answer", ["unknown", "sat"])
+def test_a_solver_that_does_not_answer_leaves_the_assumption(owner: Owner, monkeypatch, answer: str) -> None:
+    assumption = _hand_to_z3(owner)
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    monkeypatch.setattr("prune_verify.checker.verify.require_solver", lambda name: None)
+    monkeypatch.setattr("prune_verify.checker.verify_claims.ask", lambda *_: Resolution(answer, "z3-0"))
+    verdict = owner.verdict(resolve_smt="z3")
+    if answer == "unknown":
+        assert (verdict.word, verdict.code, verdict.assumptions) == ("UNDECIDED", "E_ASSUMPTION", (assumption,))
+    else:
+        assert failure(verdict) == ("REJECTED", "E_PROOF", "predicate/claims/C2/smt/0")
+
+
+def test_an_assumption_of_two_claims_is_named_once(owner: Owner) -> None:
+    """The same claim twice, each with its own evidence: both rest on the same question."""
+    assumption = _hand_to_z3(owner)
+    again = (owner.folder / "evidence" / "C2.proof").read_bytes()
+    (owner.folder / "evidence" / "C9.proof").write_bytes(again)
+
+    def change(document: dict) -> None:
+        predicate = document["predicate"]
+        predicate["claims"].append(predicate["claims"][1] | {"id": "C9"})
+        listed = next(item for item in predicate["evidence"] if item["name"] == "C2.proof")
+        predicate["evidence"].append(listed | {"name": "C9.proof"})
+
+    owner.edit(change)
+    verdict = owner.verdict()
+    assert (verdict.word, verdict.code, verdict.assumptions) == ("UNDECIDED", "E_ASSUMPTION", (assumption,))
+
+
+def test_a_patched_network_of_another_making_needs_no_patch_file(owner: Owner) -> None:
+    """Bounds on the patched network alone: nothing is said of a patch, and nothing that rests on its form is claimed."""
+    path = owner.folder / "policy.toml"
+    path.write_text(path.read_text().replace('["forget", "retain_close"]', '["forget"]'))
+
+    def change(document: dict) -> None:
+        document["predicate"]["patch"] = None
+        document["predicate"]["claims"] = [c for c in document["predicate"]["claims"] if c["kind"] == "forget"]
+
+    owner.edit(change)
+    verdict = owner.verdict()
+    assert (verdict.word, [c.kind for c in verdict.claims]) == ("VERIFIED", ["forget", "forget"]), verdict.text()
 
 
 def test_a_solver_that_is_not_installed_ends_with_the_line_that_installs_it(owner: Owner, monkeypatch) -> None:

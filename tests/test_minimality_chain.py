@@ -98,3 +98,14 @@ def test_what_is_changed_afterwards_is_refused(owner: Owner, change: dict, expec
 def test_without_the_retained_records_it_stays_open(owner: Owner) -> None:
     verdict = owner.verdict(retain=None)
     assert (verdict.word, verdict.code) == ("UNDECIDED", "E_DATA_MISSING")
+
+
+def test_a_cover_of_small_balls_is_refused_without_the_retained_records_too(owner: Owner) -> None:
+    def edit(document: dict) -> None:
+        for claim in document["predicate"]["claims"]:
+            if claim["kind"] == "minimality":
+                claim["cover"] = {"count": 1, "retainedRadius": "0.01"}
+
+    owner.edit(edit)
+    expected = f"predicate/claims/{_claim(owner)['id']}/cover/retainedRadius"
+    assert failure(owner.verdict(retain=None)) == ("REJECTED", "E_POLICY", expected)

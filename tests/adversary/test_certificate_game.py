@@ -316,7 +316,33 @@ def test_evidence_with_another_content_is_refused(owner: Owner) -> None:
     assert failure(owner.verdict()) == ("REJECTED", "E_SUBJECT", "predicate/evidence/patch.json")
 
 
+def test_t6_a_radius_below_the_policys_is_refused_without_the_records_too(owner: Owner) -> None:
+    owner.edit(all_claims(region=BALL | {"radius": "0.001"}))
+    found = failure(owner.verdict(forget=None, retain=None))
+    assert found == ("REJECTED", "E_POLICY", "predicate/claims/C1/region/radius")
+
+
+def test_t23_records_that_were_not_encoded_as_the_policy_demands(owner: Owner) -> None:
+    policy = owner.folder / "policy.toml"
+    policy.write_text(policy.read_text().replace('encoding_sha256 = "none"', f'encoding_sha256 = "{"ab" * 32}"'))
+    assert failure(owner.verdict()) == ("REJECTED", "E_POLICY", "predicate/semantics/encodingSha256")
+    owner.edit(member("predicate/semantics/encodingSha256", "ab" * 32))
+    assert failure(owner.verdict()) == ("REJECTED", "E_SUBJECT", "forget set")
+
+
+def test_structural_claims_without_a_patch_are_refused(owner: Owner) -> None:
+    owner.edit(member("predicate/patch", None))
+    assert failure(owner.verdict()) == ("REJECTED", "E_PROOF", "patch.json")
+
+
 # --- time and challenge ---
+
+
+def test_t11_a_certificate_that_supersedes_another_one_is_verified_with_a_warning(owner: Owner) -> None:
+    owner.edit(member("predicate/supersedes", "ab" * 32))
+    verdict = owner.verdict()
+    assert verdict.word == "VERIFIED"
+    assert any("supersedes" in warning for warning in verdict.warnings)
 
 
 def test_t11_expired(owner: Owner) -> None:
@@ -351,6 +377,32 @@ CLASS_STATEMENTS = [
 def test_lies_about_a_class(class_owner: Owner, attack: str, change: Callable, code: str, path: str) -> None:
     class_owner.edit(change)
     assert failure(class_owner.verdict()) == ("REJECTED", code, path)
+
+
+def test_t6_a_claim_over_records_needs_a_ball_also_where_no_gate_asks_for_one(class_owner: Owner) -> None:
+    """A class cap alone keeps the other logits everywhere; without a radius the policy's minimum would be met by nothing."""
+    class_owner.deploy(replace(class_owner.patch(), gates=(), shift=F(0), slack=F(0)))
+
+    def change(document: dict) -> None:
+        document["predicate"]["request"]["kind"] = "class"
+        kept = [c for c in document["predicate"]["claims"] if c["kind"] not in ("forget", "locality")]
+        document["predicate"]["claims"] = kept
+        for item in kept:
+            if item["kind"] == "retain_other_labels":
+                item["quantifier"] = "all-inputs"
+
+    class_owner.edit(change)
+    assert class_owner.verdict().word == "VERIFIED", class_owner.verdict().text()
+    exact = claim(class_owner.statement(), "retain_exact")["id"]
+    class_owner.edit(lambda d: [c.update(region=None) for c in d["predicate"]["claims"] if c["kind"] == "retain_exact"])
+    word, code, path = failure(class_owner.verdict())
+    assert (word, code, path.startswith("predicate/claims/"), path.endswith("/region")) == (
+        "REJECTED",
+        "E_POLICY",
+        True,
+        True,
+    )
+    assert int(path.split("/")[2][1:]) <= int(exact[1:])
 
 
 def test_t18_a_conflict_is_named_and_left_to_the_policy(owner: Owner) -> None:
