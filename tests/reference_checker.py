@@ -402,7 +402,7 @@ class Enclosures:
             total = [a * b for a, b in both] if node.op == "Mul" else [a + b for a, b in both]
             n = max(self.sums[i][1] for i in read) + 4
             self.sums[index] = total, n
-            lost = [e + gamma(n) * t + 4 * n * TINY for e, t in zip(lost, total, strict=True)]
+            lost = [e + gamma(n + 4) * t + 4 * (n + 4) * TINY for e, t in zip(lost, total, strict=True)]
         return *out, lost
 
     def linear(self, index: int, node: Node, low: list, high: list, size: list) -> tuple:

@@ -209,6 +209,55 @@ def test_a_patched_network_of_another_making_needs_no_patch_file(owner: Owner) -
     assert (verdict.word, [c.kind for c in verdict.claims]) == ("VERIFIED", ["forget", "forget"]), verdict.text()
 
 
+SILENT = """print('{"answer": "unknown", "version": "1"}')"""
+
+
+@pytest.mark.parametrize("permitted", [False, True])
+def test_a_solver_that_does_not_know_leaves_it_to_the_policy(owner: Owner, monkeypatch, permitted: bool) -> None:
+    assumption = _hand_to_z3(owner)
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    if permitted:
+        path = owner.folder / "policy.toml"
+        rule = 'permitted_assumptions = ["z3_unsat:*"]'
+        path.write_text(path.read_text().replace("permitted_assumptions = []", rule))
+    monkeypatch.setattr("prune_verify.checker.solver._CHILDREN", {"z3": SILENT})
+    verdict = owner.verdict(resolve_smt="z3")
+    expected = ("VERIFIED", "OK") if permitted else ("UNDECIDED", "E_ASSUMPTION")
+    assert (verdict.word, verdict.code, verdict.assumptions) == (*expected, (assumption,))
+
+
+def test_a_statement_cannot_name_what_only_the_auditor_can_say(owner: Owner) -> None:
+    """Names are compared before an answer takes their place."""
+    assumption = _hand_to_z3(owner)
+    verdict = owner.verdict(resolve_smt="z3")
+    assert failure(verdict) == ("REJECTED", "E_PROOF", "predicate/assumptions")
+    for said in ([], [verdict.assumptions[0]], [verdict.assumptions[0], assumption]):
+        owner.edit(lambda d, said=said: d["predicate"].update(assumptions=sorted(said)))
+        assert owner.verdict(resolve_smt="z3").word == "REJECTED"
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    assert owner.verdict(resolve_smt="z3").word == "VERIFIED"
+
+
+def test_the_command_line_prints_what_the_verdict_rests_on(owner: Owner, capsys) -> None:
+    assumption = _hand_to_z3(owner)
+    owner.edit(lambda d: d["predicate"].update(assumptions=[assumption]))
+    capsys.readouterr()
+    assert owner.exit_code() == 3
+    assert f"rests on: {assumption}" in capsys.readouterr().out.splitlines()
+    assert owner.exit_code("--resolve-smt", "z3") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rests on: ")]
+    assert line.startswith("rests on: resolved_unsat:z3-")
+    assert line.endswith(assumption.partition(":")[2])
+    assert owner.exit_code("--resolve-smt", "z3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["assumptions"] == [line.removeprefix("rests on: ")]
+
+
+def test_the_command_line_without_the_solver_ends_with_2(owner: Owner, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("prune_verify.checker.solver._CHILDREN", {"z3": "import no_such_module_here"})
+    assert owner.exit_code("--resolve-smt", "z3") == 2
+    assert "pip install z3-solver" in capsys.readouterr().err
+
+
 def test_a_solver_that_is_not_installed_ends_with_the_line_that_installs_it(owner: Owner, monkeypatch) -> None:
     monkeypatch.setattr("prune_verify.checker.solver._CHILDREN", {"z3": "raise SystemExit(1)"})
     with pytest.raises(MalformedInputError) as refusal:

@@ -72,12 +72,13 @@ def solve_with_model(query_text: str, timeout_s: float, memory_mb: int) -> Answe
     limits = [str(max(1, int(timeout_s * 1000))), str(memory_mb)]
     try:
         child = subprocess.run(  # noqa: S603 - this interpreter and this module, numbers as arguments
-            [sys.executable, "-m", "prune_verify.certify.smt_solver", *limits],
+            [sys.executable, "-P", "-m", "prune_verify.certify.smt_solver", *limits],
             input=query_text.encode(),
             capture_output=True,
             timeout=timeout_s + _GRACE,
             env={**os.environ, "PYTHONPATH": path},
             check=False,
+            cwd="/",  # z3 looks for its library in "." first
         )
     except subprocess.TimeoutExpired:
         return Answer("unknown", {})

@@ -29,7 +29,16 @@ from prune_verify.checker.claim import Claim, LabelledRows, Outcome, Problem, st
 from prune_verify.checker.encoding import sha256_hex
 from prune_verify.checker.errors import LimitError, ProofError, UnsupportedVersionError
 from prune_verify.checker.goals import Goals, decide_goals
-from prune_verify.checker.interval import BINARY32, TINY32, U32, Box, Floats, interval_pass
+from prune_verify.checker.interval import (
+    BINARY32,
+    TINY32,
+    U32,
+    Box,
+    Floats,
+    interval_pass,
+    node_rounding,
+    sum_rounding,
+)
 from prune_verify.checker.network import Network, Node
 from prune_verify.checker.patch import LearnedPatch
 from prune_verify.checker.proof import Proof, parse
@@ -189,11 +198,21 @@ def _retain_close_goals(problem: Problem, claim: Claim) -> Goals:
 
 
 def _less_the_last_sum(problem: Problem, box: Box, delta: float) -> Floats:
-    """What |p| may be so that |fl(z + p) - z| <= delta in binary32, a sum being rounded by u |z + p| + 3 2^-126."""
-    low, high = interval_pass(problem.base, *box, BINARY32).output()
-    reach = np.broadcast_to(np.maximum(np.abs(low), np.abs(high)), (len(box[0]), low.shape[1])) + delta
-    allowed: Floats = delta - (reach * U32 * (1 + 2.0**-20) + 3 * TINY32)
-    return np.nextafter(allowed, -np.inf)
+    """What |p| may be so that the logit N' computes lies within delta of z, in binary32.
+
+    One sum z + p rounds by u |z + p| + 3 t. A runtime may also begin the last product of the base with p, so that z is
+    rounded otherwise in N than in N': then both roundings of that product count.
+    """
+    known, index = interval_pass(problem.base, *box, BINARY32), problem.base.output
+    while problem.base.nodes[index].op == "Reshape":
+        index = problem.base.nodes[index].inputs[0]
+    low, high = known.output()
+    lost = (np.maximum(np.abs(low), np.abs(high)) + delta) * U32 * (1 + 2.0**-20) + 3 * TINY32
+    if index in known.sums:
+        total, terms = known.sums[index]
+        own = np.asarray(node_rounding(problem.base, index, known, BINARY32), dtype=np.float64)
+        lost = lost + (own + sum_rounding(total + delta, terms)).reshape(lost.shape)
+    return np.nextafter(delta - np.broadcast_to(lost, (len(box[0]), lost.shape[1])), -np.inf)
 
 
 def _retain_label_goals(problem: Problem, claim: Claim) -> Goals:

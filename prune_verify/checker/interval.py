@@ -37,6 +37,7 @@ __all__ = [
     "node_cost",
     "node_rounding",
     "require_ieee_float64",
+    "sum_rounding",
 ]
 
 BINARY32 = "ieee754-binary32"
@@ -324,7 +325,13 @@ def _rewritten(network: Network, index: int, result: Intervals, step: _Step) -> 
     total = apply_node(replace(absolute, arrays=arrays), sizes)
     terms = max(count for _, (_, count) in read) + 4
     result.sums[index] = total * (1 + 2.0**-40), terms
-    return _gamma32(terms) * result.sums[index][0] * (1 + 2.0**-20) + terms * 4 * TINY32
+    return sum_rounding(result.sums[index][0], terms)
+
+
+def sum_rounding(total: Floats, terms: int) -> Floats:
+    """What float32 may lose in a sum with these absolute terms, one more addend included, in any order."""
+    lost: Floats = _gamma32(terms + 4) * total * (1 + 2.0**-20) + (terms + 4) * 4 * TINY32
+    return lost
 
 
 def node_cost(network: Network, index: int, known: Intervals, arithmetic: str) -> tuple[Floats | float, int]:

@@ -193,9 +193,7 @@ def _padding(step: Step, space: Sequence[int], reach: Sequence[int], strides: Se
 
 def _window(step: Step, shape: tuple[int, ...], kernel: tuple[int, ...]) -> _Window:
     """Geometry of windows over the per-row shape [channel, *space]."""
-    space, rank = shape[1:], len(kernel)
-    if len(space) != rank:
-        raise step.malformed("spatial axes", str(rank), str(len(space)))
+    space, rank = shape[1:], len(kernel)  # the callers have compared the ranks
     strides, dilations = _positive(step, "strides", rank), _positive(step, "dilations", rank)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     pads = _padding(step, space, reach, strides)

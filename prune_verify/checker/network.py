@@ -159,7 +159,7 @@ def _canonical_order(network: Network) -> list[int]:
             place += 1
         if place < len(inputs):
             stack += [(index, place + 1), (inputs[place], 0)]
-        elif index not in seen:
+        else:
             seen.add(index)
             order.append(index)
     return order

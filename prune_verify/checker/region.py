@@ -80,16 +80,6 @@ class Domain:
         if not self.uniform and len(self.lower) != size:
             raise MalformedInputError("domain", "one interval per input number", str(size), str(len(self.lower)))
 
-    def contains(self, other: Domain, size: int) -> bool:
-        """Whether every interval of ``other`` lies in the interval of the same coordinate here."""
-        both_uniform = self.uniform and other.uniform
-        for coordinate in range(1 if both_uniform else size):
-            low, high = self.interval(coordinate)
-            inner_low, inner_high = other.interval(coordinate)
-            if inner_low < low or inner_high > high:
-                return False
-        return True
-
     def outward(self, shape: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Float64 lower and upper ends that enclose D, each of the input's per-row ``shape``."""
         low = np.array([float64_not_above(v) for v in self.lower])

@@ -4,12 +4,16 @@ The solver runs in a child process with limits on time and memory; this process 
 ``unsat`` on the child's answer line counts; a time-out, a kill, a crash or anything else is ``unknown``. What is then
 trusted is the auditor's solver, and the verdict says so.
 
+The child stands in the root folder: z3 looks for its library in ``.`` first, and the auditor may stand in a folder of
+the owner's.
+
 Source: MATHS 5.3; SMT-LIB 2.6; certs/SPEC.md section 5.3.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,10 +23,13 @@ from prune_verify.checker.errors import MalformedInputError
 __all__ = ["SOLVERS", "Resolution", "ask", "require_solver"]
 
 SECONDS, MEBIBYTES = 60.0, 4096
+_LONGEST = 200  # characters of an answer
 _START = 20.0  # seconds to start Python and load the solver
 _PREAMBLE = """\
 import json, resource, sys
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 limit = int(sys.argv[1]) << 20
+limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 text = sys.stdin.read()
 """
@@ -47,6 +54,7 @@ if text:
 _LAST = 'print(json.dumps({"answer": answer, "version": version}))\n'
 _CHILDREN = {"z3": _PREAMBLE + _Z3 + _LAST, "cvc5": _PREAMBLE + _CVC5 + _LAST}
 _PACKAGES = {"z3": "z3-solver", "cvc5": "cvc5"}
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}", re.ASCII)
 SOLVERS = tuple(_CHILDREN)
 
 
@@ -77,13 +85,16 @@ def ask(name: str, query: str, *, seconds: float = SECONDS, mebibytes: int = MEB
     command = [sys.executable, "-I", "-c", _CHILDREN[name], str(mebibytes)]
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and a text of this file
-            command, input=query, capture_output=True, text=True, timeout=seconds + _START, check=False
+            command, input=query, capture_output=True, text=True, timeout=seconds + _START, check=False, cwd="/"
         )
-        found = json.loads(done.stdout) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, json.JSONDecodeError, OSError, UnicodeDecodeError):
+        short = len(done.stdout) <= _LONGEST  # too short for lists in lists to exhaust the stack, whatever its limit
+        found = json.loads(done.stdout) if short and done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, OSError, ValueError):  # ValueError: no UTF-8, no JSON
         found = None
     if not isinstance(found, dict) or found.keys() != {"answer", "version"}:
         return Resolution("unknown", name)
+    if not isinstance(found["version"], str) or _VERSION.fullmatch(found["version"]) is None:
+        return Resolution("unknown", name)  # it is printed with the verdict
     answer = found["answer"] if found["answer"] in ("sat", "unsat") else "unknown"
     return Resolution(answer, f"{name}-{found['version']}")
 

@@ -108,9 +108,10 @@ class Verdict:
         return f"VERDICT: {self.word} code={self.code} payload-sha256={self.payload_sha256 or '-'}"
 
     def text(self) -> str:
-        """The stable line and the roster."""
+        """The stable line, the roster, what the verdict rests on, and warnings."""
         roster = [f"[{c.status}] {c.name} {c.detail}" for c in self.checks]
-        lines = [*roster, *(f"warning: {w}" for w in self.warnings)]
+        rests = (f"rests on: {name}" for name in self.assumptions)
+        lines = [*roster, *rests, *(f"warning: {w}" for w in self.warnings)]
         return "\n".join([self.line(), *(printable(line) for line in lines)])  # names come from the owner
 
     def to_json(self) -> dict[str, object]:

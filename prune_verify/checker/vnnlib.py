@@ -64,22 +64,18 @@ class Case:
     atoms: tuple[Atom, ...]
 
 
-def _tokens(text: str, path: str) -> Iterator[tuple[str, int]]:
-    place = 0
-    while place < len(text):
-        found = _TOKEN.match(text, place)
-        if found is None:
-            raise MalformedInputError(path, "VNN-LIB", "a token", ascii(text[place : place + 20]))
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Parentheses and words with their places; whatever lies between is space or a comment."""
+    for found in _TOKEN.finditer(text):
         if found.group(1) or found.group(2):
-            yield found.group(), place
-        place = found.end()
+            yield found.group(), found.start()
 
 
 def _trees(text: str, path: str) -> Iterator[tuple[list[Tree], str]]:
     """The top-level expressions, each with its place in the file."""
     stack: list[list[Tree]] = []
     start = 0
-    for word, place in _tokens(text, path):
+    for word, place in _tokens(text):
         if word == "(":
             if len(stack) > _MAX_DEPTH:
                 raise LimitError(_line(text, place, path), "depth of an expression", f"at most {_MAX_DEPTH}", "more")
@@ -111,10 +107,9 @@ def _literal(tree: Tree, path: str) -> _Literal:
     small, large = (first, second) if tree[0] == "<=" else (second, first)
     names = {name[0] for name in (small, large) if isinstance(name, tuple)}
     if names == {"X"} and not (isinstance(small, tuple) and isinstance(large, tuple)):
-        if isinstance(small, tuple) and isinstance(large, Fraction):
-            return _Literal(small[1], at_most=True, value=large)
-        if isinstance(large, tuple) and isinstance(small, Fraction):
-            return _Literal(large[1], at_most=False, value=small)
+        if isinstance(small, Fraction):
+            return _Literal(large[1] if isinstance(large, tuple) else 0, at_most=False, value=small)
+        return _Literal(small[1], at_most=True, value=large if isinstance(large, Fraction) else Fraction(0))
     if names != {"Y"}:
         raise MalformedInputError(path, "VNN-LIB", "an input and a number, or outputs", ascii(str(tree))[:60])
     factors, number = dict[int, int](), Fraction(0)
@@ -223,6 +218,9 @@ def goals_of_property(network: Network, cases: list[Case], arithmetic: str) -> G
     An inequality ``c . y <= b`` fails where ``c . y > b``. Where there are fewer clauses or atoms than elsewhere, the
     first is repeated. A box that is empty has no input; it stays, with equal ends, and has to be proved all the same.
     """
+    size = prod(network.input_shape)
+    if any(len(case.lower) != size for case in cases):
+        raise MalformedInputError("property", "inputs", str(size), "another number")
     boxes: dict[tuple[tuple[Fraction, ...], tuple[Fraction, ...]], list[Case]] = {}
     for case in cases:
         boxes.setdefault((case.lower, case.upper), []).append(case)
@@ -249,6 +247,4 @@ def goals_of_property(network: Network, cases: list[Case], arithmetic: str) -> G
     def constraint(records: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         return objectives[records], least[records]
 
-    if prod(network.input_shape) != lower.shape[1]:
-        raise MalformedInputError("property", "inputs", str(prod(network.input_shape)), str(lower.shape[1]))
     return Goals(network, arithmetic, len(groups), clauses, atoms, region, constraint, strict=True)

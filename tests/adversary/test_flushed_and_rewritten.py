@@ -6,14 +6,21 @@ subnormal parameters that are flushed, factors that onnxruntime moves into weigh
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from prune_verify.checker import interval, rules
+from prune_verify.checker.bounded_claims import decide_bounded, difference_network
+from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.errors import CheckError, ProofError
 from prune_verify.checker.interval import interval_pass
 from prune_verify.checker.load_onnx import load_network
-from prune_verify.checker.patch import Gate, Interval
+from prune_verify.checker.patch import Gate, Interval, LearnedPatch, build
+from prune_verify.checker.proof import Proof, emit
+from prune_verify.checker.region import Domain
+from prune_verify.repair.export import export_patched
 from tests.adversary.test_adversarial_networks import (
     F32,
     F64,
@@ -234,3 +241,37 @@ def test_without_the_rule_for_rewritten_graphs_it_is_not(monkeypatch: pytest.Mon
     network = load_network(data, "net.onnx").network
     low, _ = interval_pass(network, F64(point)[np.newaxis], F64(point)[np.newaxis], "ieee754-binary32").output()
     assert not (low <= total).all()
+
+
+@pytest.mark.prover
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_learned_patch_that_enters_the_last_product_of_the_base(bias: bool) -> None:
+    """onnxruntime makes MatMul and Add(p) one Gemm that begins with p: what is proved close is close there as well."""
+    count = 1024
+    weight = np.concatenate([np.full((count // 2, 2), P**11), np.full((count // 2, 2), -(P**11))])
+    nodes = [node("MatMul", "x w", "m" if bias else "y")] + ([node("Add", "m b", "y")] if bias else [])
+    constants = {"w": weight} | ({"b": np.zeros(2)} if bias else {})
+    base_bytes = model(nodes, constants, (count,))
+    base = load_network(base_bytes, "base.onnx")
+    patch = LearnedPatch(2, ((np.zeros((2, count), F32), np.array([0.04, -0.04], F32)),))
+    patched_bytes = export_patched(base_bytes, base, patch)
+    x = np.random.default_rng(0).uniform(0.6, 0.8, (50, count)).astype(F32)
+    rows = LabelledRows(x, np.zeros(50, np.int64))
+    domain = Domain((Fraction(0),), (Fraction(1),))
+    problem = Problem(base.network, build(base.network, patch), patch, domain, forget=rows, retain=rows)
+    digest = difference_network(patch, (count,)).digest()
+    moved = max(
+        float(np.abs(one.astype(float) - other).max())
+        for one, other in zip(onnxruntime_logits(patched_bytes, x), onnxruntime_logits(base_bytes, x), strict=True)
+    )
+    proved = []
+    for delta in ("0.05", "0.1", "5", "50", "500"):
+        claim = Claim(
+            "retain_close", "ieee754-binary32", "relaxation", radius=Fraction(1, 2**20), delta=Fraction(delta)
+        )
+        proof = emit(Proof("retain_close", "ieee754-binary32", "relaxation", digest, 50))
+        outcome = decide_bounded(problem, claim, proof, "p")
+        assert outcome.proved == 0 or moved <= float(delta)
+        proved.append(outcome.proved)
+    assert proved[0] == 0
+    assert proved[-1] == 50

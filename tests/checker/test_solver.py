@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import resource
+from pathlib import Path
+
 import pytest
 
 from prune_verify.checker import solver as module
@@ -52,6 +56,31 @@ def test_time_runs_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert ask(name, HARD, seconds=3.0).answer == "unknown"
 
 
+def test_a_library_in_the_folder_that_the_auditor_stands_in_is_not_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """z3 looks for its library in ``.`` first; an owner's folder could bring one that answers unsat."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+    other = next(word for word in maps if Path(word).name.startswith("libc.so"))
+    for library in {*(path.name for path in Path(spec.origin).parent.rglob("*.so*")), "libz3.so"}:
+        (tmp_path / library).symlink_to(other)
+    monkeypatch.chdir(tmp_path)
+    assert ask(name, QUERY.format(2)).answer == "sat"
+
+
+def test_a_lower_limit_of_the_auditors_own_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ``ulimit -v`` allows less than the solver may use, the solver gets that, and still answers."""
+    limit = 3 << 30
+    code = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))\n" + module._CHILDREN[name]
+    monkeypatch.setattr(module, "_CHILDREN", {name: code})
+    monkeypatch.setattr(module, "_START", 60.0)
+    assert resource.getrlimit(resource.RLIMIT_AS)[1] == resource.RLIM_INFINITY
+    assert ask(name, QUERY.format(0)).answer == "unsat"
+
+
 CHILDREN = [
     ("nothing at all", ""),
     ("a crash", "import os\nos.abort()"),
@@ -60,6 +89,10 @@ CHILDREN = [
     ("another form", "print('[]')"),
     ("a member too many", 'print(\'{"answer": "unsat", "version": "1", "more": 1}\')'),
     ("an answer and a failure", 'print(\'{"answer": "unsat", "version": "1"}\')\nraise SystemExit(1)'),
+    ("a list in a list, and so on", "print('[' * 200000)"),
+    ("a number that takes long to read", "print('1' * 10000)"),
+    ("a version of two lines", r"""print('{"answer": "unsat", "version": "1\\nVERDICT: VERIFIED"}')"""),
+    ("a version that is no text", 'print(\'{"answer": "unsat", "version": 1}\')'),
     ("no text", "import sys\nsys.stdout.buffer.write(b'\\xff')"),
 ]
 

@@ -28,11 +28,7 @@ z3 = pytest.importorskip("z3")
 pytestmark = pytest.mark.prover
 
 HOLDS, FAILS = "unsat", "sat"
-<<<<<<< HEAD
-ULP, TINY = z3.Q(1, 2**24), z3.Q(1, 2**126)
-=======
 ULP, TINY = z3.Q(1, 2**24), z3.Q(1, 2**100)  # TINY: the unit of flushing, t in SPEC 5.1
->>>>>>> hg
 
 
 def either(condition, one, other):
@@ -373,16 +369,10 @@ def test_band_follows_from_its_clauses(count) -> None:
 
 
 def test_retain_close_leaves_room_for_the_last_sum() -> None:
-<<<<<<< HEAD
-    """|p| <= delta - u (max|z| + delta) - 3 2^-126 gives |fl(z + p) - z| <= delta, rounding being u |a| + 2^-126."""
-    z, p, rounded, delta, reach = z3.Reals("z p rounded delta reach")
-    rounding = size(rounded - (z + p)) <= ULP * size(z + p) + TINY
-=======
     """|p| <= delta - u (max|z| + delta) - 3 t gives |fl(z + p) - z| <= delta, if z is the same in both networks and the
     sum z + p is rounded once, by u |z + p| + 3 t."""
     z, p, rounded, delta, reach = z3.Reals("z p rounded delta reach")
     rounding = size(rounded - (z + p)) <= ULP * size(z + p) + 3 * TINY
->>>>>>> hg
     close = size(rounded - z) <= delta
     known = [size(z) <= reach, rounding]
 
@@ -517,3 +507,13 @@ def test_the_code_pays_what_max_and_min_ask(a, ends, op) -> None:
         formula = max_least(exact_a, exact_lines, low, high)
         charge = 40 * (len(low) + 4) * _scale(exact_a * reach, *(line * reach for line in exact_lines))
         assert formula - charge <= found <= formula
+
+
+def test_retain_close_leaves_room_for_a_sum_that_begins_with_the_patch() -> None:
+    """N and N' round the last product each in their own way: |N - e| <= lost and |N' - (e + p)| <= more, e the exact value."""
+    exact, p, one, other, delta, lost, more = z3.Reals("exact p one other delta lost more")
+    known = [size(one - exact) <= lost, size(other - (exact + p)) <= more, lost >= 0, more >= 0]
+    close = size(other - one) <= delta
+    assert refute([*known, size(p) <= delta - lost - more], close) == HOLDS
+    assert refute([*known, size(p) <= delta - more], close) == FAILS
+    assert refute([*known, size(p) <= delta - lost], close) == FAILS
