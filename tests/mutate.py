@@ -27,7 +27,11 @@ TESTS = {
     "rules": ("tests/checker/test_rules.py",),
     "interval": ("tests/checker/test_interval.py", "tests/adversary/test_flushed_and_rewritten.py", *_KERNEL[:1]),
     "relaxation": _KERNEL,
-    "relaxation_rules": _KERNEL,
+    "relaxation_rules": (
+        "tests/checker/test_relaxation_rules.py",
+        "tests/properties/test_relaxation_rules_z3.py",
+        *_KERNEL,
+    ),
     "trees": _KERNEL[1:2],
     "goals": ("tests/checker/test_goals.py", *_KERNEL[1:2], "tests/checker/test_bounded_claims.py"),
     "exact": _KERNEL[2:],
