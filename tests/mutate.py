@@ -46,8 +46,20 @@ SWAPS: dict[type, tuple[type, ...]] = {
 }  # fmt: skip
 CALLS = {"max": "min", "min": "max", "maximum": "minimum", "minimum": "maximum", "any": "all", "all": "any"}
 # (module, what is changed, why no test can notice)
+_WEAKER = "slopes are left out where some leaves have none: less is proved, nothing false"
+_ZERO = "at 0 both give 0"
 _NEAR = "what lies within the window around the radii is decided again, exactly; nothing lies on the window's edge"
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("goals", "if not 0 <= node < len(goals.network.nodes) or goals.network.nodes[node].op != 'Relu':"): "node 0 is the input and no Relu",
+    ("goals", "numbers = (records[:, np.newaxis] * goals.clauses - np.arange(goals.clauses)).reshape(-1)"): "negative indices wrap: the same goals in another order",
+    ("goals", "slopes = _slopes(goals, proof, sets, path) if (sets != CROWN).all() else {}"): _WEAKER,
+    ("goals", "hints = Hints(_slopes(goals, proof, sets, path)) if (sets != CROWN).all() else Hints()"): _WEAKER,
+    ("relaxation_rules", "moved = coefficient if axis == 1 else np.moveaxis(coefficient, axis, -1)"): "to move the last axis to the end changes nothing",
+    ("relaxation_rules", "return found if axis == 1 else np.moveaxis(found, -1, axis)"): "to move the last axis to the end changes nothing",
+    ("relaxation_rules", "unstable = (low <= 0) & (high > 0)"): "low >= 0 takes L = A all the same",
+    ("relaxation_rules", "line = np.where(unstable, coefficient * np.where(coefficient > 0, chosen, chord), 0.0)"): _ZERO,
+    ("relaxation_rules", "below, above = (np.where(end >= 0, (coefficient - line) * end, -(line * end)) for end in box)"): _ZERO,
+    ("relaxation_rules", "crossing = (coefficient <= 0) & (below < 0)"): _ZERO,
     ("minimality", "bar, window = (float(reach), float(reach) / 2.0 ** (-40))"): _NEAR,
     ("minimality", "bar, window = (float(reach), float(reach) * 2.0 ** 40)"): _NEAR,
     ("minimality", "clear: Bools = (above > bar + window) | (below >= bar + window)"): _NEAR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prune_verify.checker import goals as module
 from prune_verify.checker.errors import ProofError
 from prune_verify.checker.goals import Goals, decide_goals
+from prune_verify.checker.interval import U64
 from prune_verify.checker.network import Network, Node
 from prune_verify.checker.proof import Proof
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
@@ -80,18 +82,45 @@ def test_every_clause_and_record_has_its_own_number() -> None:
     assert decide_goals(goals, trees, "p").tolist() == [[False, False], [True, False], [False, True]]
 
 
-def test_boxes_one_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_a_few_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fits into a batch: every leaf and lemma keeps to its own box, with trees across the batches."""
     rng = np.random.default_rng(0)
     low = rng.uniform(-1, 1, (7, 3))
     network = mlp(1, 3, 6, 6, 2)
-    goals = _goals(network, np.array([[[1.0, -1.0]], [[-1.0, 1.0]]]), np.full((7, 2, 1), 0.0), low, low + 0.3)
-    splits = _i4(*(1, 2, 0, 0, 0, -1, 0, 0, -1) * 3)
-    found = []
-    for cells in (2**21, 1):
-        monkeypatch.setattr(module, "_CELLS", cells)
-        found.append(decide_goals(goals, _proof(trees=_i4(1, 6, 9), steps=splits), "p").tolist())
-    assert found[0] == found[1]
+    rows = np.array([[[1.0, -1.0]], [[-1.0, 1.0]]])
+    splits, sizes = _i4(*(1, 2, 0, 3, -1, 0, 0, 0, -1, 0, 0, -1) * 6), 3 + 4 * 6 + 2
+    trees = _proof(trees=_i4(1, 6, 9, 10, 11, 13), steps=splits)
+    for bar in (-2.0, 0.0, 1.0):
+        goals = _goals(network, rows, np.full((7, 2, 1), bar), low, low + 0.3)
+        found = []
+        for cells in (2**21, 3 * sizes, 2 * sizes, 1):
+            monkeypatch.setattr(module, "_CELLS", cells)
+            found.append(decide_goals(goals, trees, "p").tolist())
+        assert found[0] == found[1] == found[2] == found[3]
+        alone = [
+            decide_goals(_goals(network, rows, np.full((1, 2, 1), bar), low[i : i + 1], low[i : i + 1] + 0.3), _proof(), "p")
+            for i in range(7)
+        ]  # fmt: skip
+        assert all(tree or not plain for tree, plain in zip(np.ravel(found[0]), np.ravel(alone), strict=True))
     assert 0 < np.sum(found[0]) < 14
+
+
+def test_what_a_combination_has_to_reach_is_charged_for_its_own_rounding() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        least = rng.standard_normal((1, 1, 6)) * 10.0 ** rng.integers(-3, 4, 6)
+        factors = (rng.integers(1, 2**16, 6) / 2**16).astype(np.float32)
+        ends = np.ones((1, 2))
+        goals = _goals(IDENTITY, np.zeros((1, 6, 2)), least, -ends, ends)
+        proof = _proof(combinations=factors)
+        _, target = module._combined(goals, proof, np.zeros(1, np.int64), np.full(1, 6), "p")
+        parts = [Fraction(float(f)) * Fraction(float(t)) for f, t in zip(factors, least.reshape(-1), strict=True)]
+        size = sum(abs(part) for part in parts)
+        assert (
+            sum(parts) + 10 * Fraction(U64) * size
+            <= Fraction(float(target[0]))
+            <= sum(parts) + 60 * Fraction(U64) * size
+        )
 
 
 def test_the_better_of_rule_crown_and_hints_counts() -> None:
