@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from prune_verify.checker import bounded_claims
 from prune_verify.checker.bounded_claims import (
     decide_bounded,
     difference_network,
@@ -329,3 +330,23 @@ def test_a_proof_for_another_pair_is_refused() -> None:
     with pytest.raises(ProofError) as refusal:
         decide_bounded(_foreign(0.0005), claim, _plain(_foreign(0.001), claim), "p")
     assert refusal.value.path == "p/network"
+
+
+def test_the_last_product_counts_behind_a_reshape_and_not_where_there_is_none() -> None:
+    """What p may be: less where a runtime may begin the base's last product with it, the same behind a reshape."""
+    ends = np.full((2, 4), 0.25), np.full((2, 4), 0.5)
+
+    def allowed(*more: Node) -> np.ndarray:
+        nodes = (*BASE.nodes, *more)
+        base = Network(nodes, len(nodes) - 1)
+        return bounded_claims._less_the_last_sum(Problem(base, base, None, DOMAIN), ends, 0.5)
+
+    last = BASE.output
+    plain = allowed()
+    np.testing.assert_array_equal(
+        allowed(Node("Reshape", (last,), (3, 1)), Node("Reshape", (last + 1,), (1, 3))), plain
+    )
+    with_relu = allowed(Node("Relu", (last,), (3,)))
+    assert (plain < with_relu).all()
+    assert (with_relu < 0.5).all()
+    assert (plain > 0.49).all()

@@ -128,3 +128,9 @@ def test_goals_mean_that_no_case_is_met(seed: int) -> None:
             )
             assert met == (not holds[record].all())
             assert (low <= high).all()
+
+
+def test_a_network_with_another_number_of_inputs_is_refused() -> None:
+    with pytest.raises(MalformedInputError) as refusal:
+        goals_of_property(mlp(0, 3, 3, 2), _parse(GOOD), "real")
+    assert (refusal.value.path, refusal.value.expected) == ("property", "3")
