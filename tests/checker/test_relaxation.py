@@ -316,3 +316,54 @@ def test_enclosures_that_contradict_one_another_are_refused(monkeypatch: pytest.
     with pytest.raises(ProofError) as refusal:
         crown_intervals(network, *boxes(0, network, 1, 0.6), REAL)
     assert refusal.value.path == "node 3"
+
+
+def _at(value: float) -> tuple[Network, np.ndarray]:
+    return Network((Node("Input", (), (1,)),), 0), np.array([[value]])
+
+
+def test_the_sum_of_the_constant_pays_in_full() -> None:
+    """One term v: 2 (count + 8) 2^-53 |v| below it, count being 2, and no more than twice that."""
+    for value in (3.0, -7.5, 1e200):
+        network, point = _at(value)
+        intervals = interval_pass(network, point, point, REAL)
+        (bound,) = lower_bounds(network, intervals, np.array([[1.0]]), Hints(), REAL)
+        gap = Fraction(value) - Fraction(float(bound))
+        charge = 2 * 10 * Fraction(2) ** -53 * abs(Fraction(value))
+        assert charge * Fraction(99, 100) <= gap <= 2 * charge
+
+
+def test_two_contributions_to_one_coefficient_are_charged() -> None:
+    network, box = _at(1.0)[0], (np.array([[-2.0]]), np.array([[8.0]]))
+    known = relaxation._Enclosure(network, interval_pass(network, *box, REAL), REAL)
+    walk = relaxation._Walk(known, np.zeros(1, dtype=np.int64))
+    walk.push(0, np.array([[0.25]]))
+    assert walk.total.tolist() == [0.0]
+    walk.push(0, np.array([[0.5]]))
+    assert walk.coefficients[0].tolist() == [[0.75]]
+    assert walk.total.tolist() == [-(2 * 2.0**-53 * 0.75 * 8.0)]
+
+
+def test_one_bound_that_overflows_is_enough_to_refuse() -> None:
+    network = _chain(1.0)
+    ends = np.array([[-1e3], [-1.0]]), np.array([[1e3], [1.0]])
+    intervals = interval_pass(network, *ends, REAL)
+    with pytest.raises(ProofError):
+        lower_bounds(network, intervals, np.array([[1e306], [1.0]]), Hints(), REAL)
+
+
+def test_slopes_of_the_node_after_the_last_are_refused() -> None:
+    intervals = interval_pass(GOOD, np.full((1, 2), -1.0), np.ones((1, 2)), REAL)
+    with pytest.raises(ProofError) as refusal:
+        lower_bounds(GOOD, intervals, np.array([[1.0, -1.0]]), Hints({4: np.zeros((1, 2))}), REAL)
+    assert refusal.value.path == "slopes/4"
+
+
+def test_what_may_underflow_is_charged_once_per_walk() -> None:
+    network = mlp(0, 3, 4, 2)
+    known = relaxation._Enclosure(
+        network, interval_pass(network, np.full((1, 3), -2.0), np.full((1, 3), 1.0), REAL), REAL
+    )
+    each, once = known.cost(1, np.zeros(1, dtype=np.int64))
+    assert (each > 0).all()
+    assert once.tolist() == [7 * 2.0**-1020 * (1.0 + 6.0)]
