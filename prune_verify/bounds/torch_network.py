@@ -88,6 +88,10 @@ class TorchNetwork(nn.Module):
         """The module's ReLUs in the order in which they run."""
         return tuple(self._sites)
 
+    def steps(self) -> dict[int, Step]:
+        """By node that the output depends on and that depends on the input: its value from those of its inputs."""
+        return dict(self._steps)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, labels] of rows [batch, *input_shape]."""
         values = {0: x}
