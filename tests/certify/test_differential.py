@@ -43,7 +43,7 @@ WIDTHS = [
     (4, 5, 3),
     (5, 7, 5),
 ]
-SHIFTS = (-1.0, -0.02, 0.004, 0.5)
+SHIFTS = (-1.0, -0.02, 0.0005, 0.5)
 ROWS = np.array([[-1.0, 1, 0], [-1, 0, 1]])
 FIRST = np.zeros(1, dtype=np.int64)
 CASES = [(seed, place) for seed in range(len(WIDTHS)) for place in range(len(SHIFTS))]

@@ -134,6 +134,39 @@ def test_choices_reach_what_a_search_reaches_and_no_more_than_the_enclosure(seed
     )
 
 
+POOL = {"kernel": (3,), "strides": (1,), "pads": (1, 1), "dilations": (1,)}
+LARGEST = [
+    ("ReduceMax", (1, 3), Node("ReduceMax", (0,), (1,), {"axes": (1,), "keepdims": (0,)})),
+    ("MaxPool", (1, 3), Node("MaxPool", (0,), (1, 3), POOL)),
+    ("Max", (3,), None),
+]
+
+
+@pytest.mark.parametrize(("op", "shape", "node"), LARGEST, ids=[row[0] for row in LARGEST])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_range_of_a_maximum_is_exact(
+    op: str, shape: tuple[int, ...], node: Node | None, order: tuple[int, ...], sign: int
+) -> None:
+    """On overlapping intervals, whichever comes first, the largest of three reaches exactly what it should."""
+    low, high = (np.array(ends)[list(order)].reshape(1, *shape) for ends in ([-4.0, -1.0, -0.75], [3.0, 1.0, 0.75]))
+    nodes = [Node("Input", (), shape)]
+    if node is None:
+        nodes += [Node("Gather", (0,), (1,), {"axis": (0,), "indices": (i,), "index_shape": (1,)}) for i in range(3)]
+        node = Node("Max" if sign > 0 else "Min", (1, 2, 3), (1,))
+        low, high = (low, high) if sign > 0 else (-high, -low)
+    nodes.append(node)
+    network = Network(tuple(nodes), len(nodes) - 1)
+    row = np.zeros((1, network.labels))
+    own = sign if node.op == "Min" else 1
+    row[0, network.labels // 2] = 1.0  # of a pool the middle window, which sees everything
+    for direction, reached in ((1, -0.75), (-1, -3.0)):  # the least and the greatest value of the maximum
+        rows = direction * own * row
+        for step, expected in ((1e-9, "sat"), (0.0, "unsat")):
+            goals = _goals(network, rows, np.array([reached + step]), boxes=lambda _: (low, high))
+            assert decide_goal(goals, 0, 0, **LIMITS).result == expected
+
+
 def test_a_counterexample_hidden_in_a_corner_is_found() -> None:
     """One neuron is active in one corner of the cube only, all others are stable: neither may be dropped."""
     weight = np.array([[1, 1, 1], [1, 0, 0], [0, -1, 0]], dtype=np.float32)

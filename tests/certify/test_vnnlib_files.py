@@ -139,6 +139,27 @@ def test_any_box_is_read_back_or_a_step_wider(ends: list[float], least: float, n
     assert reached in (least, np.nextafter(least, np.inf))
 
 
+@pytest.mark.parametrize("end", [0.1, 2.0**-60 + 2.0**-100, 5e-324, 1.7e-310, 1e300])
+def test_a_box_is_never_written_smaller(end: float) -> None:
+    network = mlp(0, 2, 2, 2)
+    low, high = np.array([[-end, end]]), np.array([[end, end]])
+    for sign in (1.0, -1.0):
+        goals = Goals(
+            network,
+            REAL,
+            1,
+            1,
+            1,
+            lambda _: (low, high),
+            lambda _, s=sign: (s * np.eye(2)[np.newaxis, np.newaxis, :1], np.full((1, 1, 1), end)),
+        )
+        (case,) = parse_property(property_text(goals, 0).encode(), "p", 2, 2)
+        assert all(a <= Fraction(b) for a, b in zip(case.lower, low[0].tolist(), strict=True))
+        assert all(a >= Fraction(b) for a, b in zip(case.upper, high[0].tolist(), strict=True))
+        assert case.atoms[0][1] >= Fraction(end)
+        assert abs(case.upper[0] - Fraction(end)) <= Fraction(end) / 10**70
+
+
 def test_clauses_that_nothing_can_meet_are_always_violated() -> None:
     network = mlp(0, 2, 3, 2)
     goals = Goals(
@@ -320,6 +341,26 @@ def test_sums_with_factors_are_read_by_the_standards_parser() -> None:
     y = np.array([[Fraction(3), Fraction(5)]], dtype=object)
     assert not _holds(vnnlib, last.expr, {"Y_base": y * 0, "Y_patched": y})
     assert _holds(vnnlib, last.expr, {"Y_base": y, "Y_patched": y})
+
+
+def test_goals_about_a_difference_say_which_network_is_added_to() -> None:
+    """One side of retain_close alone: patched - base >= -0.1 fails where the patched network is below the base."""
+    vnnlib = pytest.importorskip("vnnlib", reason="vnnlib 1.x is the parser of version 2.0")
+    problem = _problem(1)
+    network = difference_network(problem.patch, (3,))
+    goals = Goals(
+        network,
+        REAL,
+        1,
+        1,
+        1,
+        lambda _: (np.zeros((1, 3)), np.ones((1, 3))),
+        lambda _: (np.eye(3)[np.newaxis, np.newaxis, :1], np.full((1, 1, 1), -0.1)),
+    )
+    (last,) = vnnlib.parse_query_string(pair_property_text(problem.base, problem.patched, goals, 0)).assertions[-1:]
+    zero, one = (np.array([[Fraction(v)] * 3], dtype=object) for v in (0, 1))
+    assert _holds(vnnlib, last.expr, {"Y_base": one, "Y_patched": zero})
+    assert not _holds(vnnlib, last.expr, {"Y_base": zero, "Y_patched": one})
 
 
 def test_goals_about_one_network_are_not_written_as_a_pair() -> None:
