@@ -87,6 +87,13 @@ def _certify(options: argparse.Namespace) -> Result:
         return Result(*certify_command(options, progress))
 
 
+def _export(options: argparse.Namespace) -> Result:
+    from prune_verify.certify.export_command import export_command
+
+    with _progress(options) as progress:
+        return Result(*export_command(options, progress))
+
+
 def _keygen(options: argparse.Namespace) -> Result:
     from prune_verify.audit.keys import keygen
 
@@ -210,7 +217,8 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def _add_certify(parser: argparse.ArgumentParser) -> None:
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """What ``certify`` and ``export`` read."""
     parser.add_argument("base", type=Path, metavar="BASE.onnx")
     parser.add_argument("patched", type=Path, metavar="PATCHED.onnx")
     parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
@@ -219,6 +227,20 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", metavar="NAME")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json")
     parser.add_argument("--patch", type=Path, help="default: patch.json beside the patched network")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_sources(parser)
+    parser.add_argument(
+        "--records", default="0:10", metavar="FIRST:END", help="of each claim (default 0:10; : for all)"
+    )
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="real", help="of the claims (default real)")
+    parser.add_argument("--timeout", type=int, default=300, metavar="S", help="in instances.csv (default 300 seconds)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+
+
+def _add_certify(parser: argparse.ArgumentParser) -> None:
+    _add_sources(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--days", type=int, default=365, help="validity from now")
     parser.add_argument(
@@ -258,13 +280,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_certify(
         add("certify", _certify, "prove what the patched network does, and write a statement the checker accepts")
     )
+    _add_export(
+        add(
+            "export", _export, "write a request's claims as VNN-LIB properties with their networks, for other verifiers"
+        )
+    )
     add("keygen", _keygen, "make a signing key").add_argument("--out", type=Path, required=True, metavar="PREFIX")
     trust = add("trust", _trust, "the auditor's trust store")
     trust.add_argument("action", choices=["init", "add", "show"])
     trust.add_argument("trust", type=Path, metavar="TRUST.json")
-    trust.add_argument(
-        "--policy", type=Path, help="init: where the default policy goes (default: policy.toml beside the trust store)"
-    )
+    trust.add_argument("--policy", type=Path, help="init: the default policy's place (default: beside TRUST.json)")
     trust.add_argument("--days", type=int, default=3650, help="init: validity of the trust store")
     trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
     trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
@@ -286,9 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("what", choices=["chain", "check"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
     bench.add_argument("--quick", action="store_true")
-    bench.add_argument(
-        "--out", type=Path, metavar="DIR", help="where bench writes its files (default: a temporary folder)"
-    )
+    bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
 
 

@@ -17,7 +17,7 @@ from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.records import Records, check_against, load_records
 from prune_verify.request import Request, parse_request
 
-__all__ = ["certify_command"]
+__all__ = ["certify_command", "read_sources"]
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**30
@@ -39,7 +39,18 @@ def _records(options: argparse.Namespace, request: Request, shape: tuple[int, ..
     return check_against(found, input_shape=shape, labels=request.labels, domain=request.domain, what=f"{which} set")
 
 
-def _sources(options: argparse.Namespace) -> Sources:
+def read_sources(options: argparse.Namespace) -> Sources:
+    """The files that a verb names: base, patched, request, patch and sets.
+
+    Raises:
+        CheckError: a file cannot be used.
+        CertifyInputError: a file is missing, or a set is not the request's.
+
+    """
+    for path in (options.base, options.patched, options.request):
+        if not path.is_file():
+            text = f"no file {path}"
+            raise CertifyInputError(text)
     request_bytes = read_file(options.request, "request", 2**26)
     request = parse_request(request_bytes, options.request.name)
     base_bytes = read_file(options.base, "base network", _MOST_BYTES)
@@ -109,11 +120,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
         CertifyError: the same, or the checker refuses the result.
 
     """
-    for path in (options.base, options.patched, options.request):
-        if not path.is_file():
-            text = f"no file {path}"
-            raise CertifyInputError(text)
-    sources = _sources(options)
+    sources = read_sources(options)
     issued = issue(
         sources,
         options.out,
