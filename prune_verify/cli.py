@@ -250,7 +250,18 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="forget claims to cross-check with auto_LiRPA (evenly spread)",
     )
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="limit of one solver query")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds of branch and bound, and of each solver query, for one record (default 10)",
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prove (default 1)")
+    parser.add_argument("--cluster", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers prove instead")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep what was found here, by content; a killed run goes on from it"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
@@ -319,6 +330,12 @@ def _add_prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", type=Path, metavar="NET.onnx")
     parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0")
     parser.add_argument("--proof", type=Path, metavar="P", help="write the proof of an unsat answer here")
+    parser.add_argument(
+        "--counterexample",
+        type=Path,
+        metavar="C",
+        help="write the counterexample of a sat answer here, in VNN-COMP's form",
+    )
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default 60)")
     parser.add_argument("--arithmetic", choices=ARITHMETICS, default="real", help="of the claim (default real)")
 

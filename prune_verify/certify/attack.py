@@ -47,7 +47,7 @@ def gaps_at(goals: Goals, records: Rows, x: Singles) -> Floats:
 
 @dataclass(frozen=True)
 class Attack:
-    """Projected gradient descent on the clause that is nearest to failing.
+    """Projected gradient descent; the restarts of a record go for its clauses in turn, the nearest to failing first.
 
     Args:
         restarts: starting points of each record: the middle, then corners along the gradient, then chance.
@@ -93,20 +93,25 @@ class Attack:
             logits = module(x.reshape(-1, *shape)).reshape(count, self.restarts, -1)
             atoms = torch.einsum("rcal,rsl->rsca", objectives, logits) - least[:, None]
             clauses: Tensor = atoms.max(dim=3).values
-            return clauses.min(dim=2).values
+            return clauses
 
+        with torch.no_grad():
+            ranks = gap(x)[:, 0].argsort(dim=1)  # at the middle; one restart goes for each clause in turn
+            aims = ranks[:, torch.arange(self.restarts) % goals.clauses, None]
         best, kept = torch.full((count, self.restarts), float("inf")), x.clone()
         for step in range(self.steps + 1):
-            x.requires_grad_(requires_grad=True)
-            value = gap(x)
-            (slope,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+            x.requires_grad_()
+            clauses = gap(x)
+            aimed = clauses.gather(2, aims)
+            (slope,) = torch.autograd.grad(aimed.sum(), x)
             with torch.no_grad():
+                value = clauses.min(dim=2).values
                 better = value < best
                 best = torch.where(better, value, best)
                 kept[better] = x[better]
-                if slope is None or step == self.steps or bool((best < 0).any(dim=1).all()):
+                if step == self.steps or bool((best < 0).any(dim=1).all()):
                     break
-                size = (high - low) * (1.0 if step == 0 else 0.25 * 0.85**step)
+                size = (high - low) * (1.0 if step == 0 else 0.25 * 0.01 ** (step / self.steps))
                 x = torch.maximum(torch.minimum(x - size * slope.sign(), high), low)
         return kept.detach().numpy().reshape(count, self.restarts, *shape)
 
@@ -114,5 +119,5 @@ class Attack:
 def _module(network: Network) -> TorchNetwork:
     module = TorchNetwork(network)
     for parameter in module.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(False)  # noqa: FBT003 - PyTorch's own signature
     return module

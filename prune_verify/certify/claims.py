@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from prune_verify.certify.elaborate import prove_forget, prove_retain_close
+from prune_verify.certify.elaborate import Effort, Elaborated, prove_bounded
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.minimal import prove_minimality
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
@@ -24,12 +24,22 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """A claim with its outcome and, where it is not structural, the proof that the checker will read."""
+    """A claim with its outcome and, where it is not structural, the proof that the checker will read.
+
+    Args:
+        id: its name in the statement.
+        claim: what is claimed.
+        outcome: what the checker is to make of it.
+        proof: the evidence, or None.
+        found: how it was proved, where it rests on bounds.
+
+    """
 
     id: str
     claim: Claim
     outcome: Outcome
     proof: bytes | None = None
+    found: Elaborated | None = None
 
 
 def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | None, *, gates: bool) -> Iterator[Claim]:
@@ -83,13 +93,13 @@ def claims_of(request: Request, problem: Problem) -> list[Claim]:
     return found
 
 
-def decide_all(problem: Problem, claims: list[Claim], *, timeout: float, progress: Progress) -> list[Decided]:
+def decide_all(problem: Problem, claims: list[Claim], *, effort: Effort, progress: Progress) -> list[Decided]:
     """Decide every claim with the checker's own rules, finding proofs where a rule needs one.
 
     Args:
         problem: the files.
         claims: what to prove.
-        timeout: seconds for one solver query.
+        effort: how proofs are looked for.
         progress: called with a name, steps done and steps in all.
 
     Raises:
@@ -107,9 +117,11 @@ def decide_all(problem: Problem, claims: list[Claim], *, timeout: float, progres
             proof = prove_minimality(problem, claim)
             found.append(Decided(name, claim, decide_minimality(problem, claim, proof, name), proof))
             continue
-        prove = prove_forget if claim.kind == "forget" else prove_retain_close
-        proof, outcome, method = prove(problem, claim, timeout=timeout, progress=lambda _what, _share: None)
-        found.append(Decided(name, replace(claim, method=method), outcome, proof))
+        proved = prove_bounded(
+            problem, claim, effort=effort, progress=lambda what, share: progress(what, int(100 * share), 100)
+        )
+        done = replace(claim, method=proved.method)
+        found.append(Decided(name, done, proved.outcome, proved.proof, proved))
     progress("claims", len(claims), len(claims))
     return found
 

@@ -9,7 +9,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError
+from prune_verify.certify.settle import Limits
 from prune_verify.certify.issue import Issued, Sources, issue
 from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
@@ -109,6 +111,18 @@ def _text(issued: Issued, out: Path) -> str:
     return "\n".join(lines)
 
 
+def _effort(options: argparse.Namespace) -> Effort:
+    """How proofs are looked for, as the command line says."""
+    if not options.timeout > 0:
+        text = f"--timeout: expected more than 0 seconds, got {options.timeout}"
+        raise CertifyInputError(text)
+    if options.workers < 1:
+        text = f"--workers: expected 1 or more, got {options.workers}"
+        raise CertifyInputError(text)
+    limits = Limits(seconds=options.timeout, solver_seconds=options.timeout, seed=options.seed)
+    return Effort(limits, options.workers, options.cluster, options.cache)
+
+
 def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict[str, object]]:
     """Run the verb.
 
@@ -127,7 +141,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
         challenge=challenge_of(options.challenge),
         days=options.days,
         cross_checked=options.cross_check,
-        timeout=options.timeout,
+        effort=_effort(options),
         progress=progress,
     )
     unknown = any(item.outcome.unknowns for item in issued.decided)

@@ -25,6 +25,7 @@ from pathlib import Path
 from prune_verify import __version__
 from prune_verify.certify.claims import Decided, claims_of, decide_all, statement_of
 from prune_verify.certify.cross_check import CrossCheck, cross_check
+from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError, RefusedByCheckerError
 from prune_verify.certify.self_check import self_check_files
 from prune_verify.checker.claim import LabelledRows, Problem
@@ -104,7 +105,7 @@ def issue(
     days: int = 365,
     not_after: datetime | None = None,
     cross_checked: int = 10,
-    timeout: float = 60.0,
+    effort: Effort | None = None,
     progress: Progress = lambda _name, _done, _total: None,
 ) -> Issued:
     """Prove what the request asks for, and write statement, evidence and openings that the checker accepts.
@@ -116,7 +117,7 @@ def issue(
         days: validity from now.
         not_after: end of validity, instead of ``days``.
         cross_checked: how many forget claims to bound with auto_LiRPA as well.
-        timeout: seconds for one solver query.
+        effort: how proofs are looked for.
         progress: called with a name, steps done and steps in all.
 
     Raises:
@@ -135,7 +136,7 @@ def issue(
         _rows(sources.forget),
         _rows(sources.retain),
     )
-    decided = decide_all(problem, claims_of(sources.request, problem), timeout=timeout, progress=progress)
+    decided = decide_all(problem, claims_of(sources.request, problem), effort=effort or Effort(), progress=progress)
     cross = cross_check(problem, sources.request, cross_checked, progress)
     keys = {
         name: secrets.token_bytes(32)

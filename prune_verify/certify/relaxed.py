@@ -189,7 +189,9 @@ class Relaxed:
             if within is not None:
                 ends = [end.flatten(1).clone() for end in within[relu]]
             linear = not self._interval(source, box, found, ends)
-            rows, places = torch.nonzero((ends[0] < ends[1]) if linear else (ends[0] < 0) & (ends[1] > 0), as_tuple=True)
+            rows, places = torch.nonzero(
+                (ends[0] < ends[1]) if linear else (ends[0] < 0) & (ends[1] > 0), as_tuple=True
+            )
             step = max(1, _CELLS // (2 * max(prod(n.shape) for n in self.network.nodes)))
             for row, place in zip(torch.split(rows, step), torch.split(places, step), strict=True):
                 one = torch.zeros(len(row), prod(shape), dtype=self.dtype)
@@ -201,7 +203,6 @@ class Relaxed:
             low, high = (end.reshape(boxes, *shape) for end in ends)
             found[relu] = low, torch.maximum(low, high)
         return found
-
 
     def _interval(self, source: int, box: Ends, before: Mapping[int, Ends], ends: list[Tensor]) -> bool:
         """Intersect with interval arithmetic over one layer: the checker does, and its slopes follow from it.
@@ -254,6 +255,7 @@ class Bounds:
         slopes: by ``Relu`` node: [leaves, n] in [0, 1].
         multipliers: by ``Relu`` node: [leaves, n], to be added to L.
         scores: by ``Relu`` node: [leaves, n]: what an unstable neuron's relaxation costs the bound.
+        points: [leaves, *input_shape]: the inputs at which the relaxation is least.
 
     """
 
@@ -261,6 +263,7 @@ class Bounds:
     slopes: dict[int, Singles]
     multipliers: dict[int, Singles]
     scores: dict[int, Singles]
+    points: Singles
 
 
 class OneBox:
@@ -335,7 +338,7 @@ class OneBox:
         parameters = [*(() if fixed else slopes.values()), *sizes.values()]
         for parameter in parameters:
             parameter.requires_grad_(iterations > 0)
-        best = _Best(count, slopes, sides)
+        best = _Best(count, slopes, sides, box)
         optimiser = torch.optim.Adam(parameters, lr=_LEARNING_RATE) if iterations and parameters else None
         for step in range(iterations + 1):
             shifts = {relu: sides[relu] * sizes[relu] for relu in self.relus}
@@ -358,7 +361,8 @@ class OneBox:
 class _Best:
     """The best step of each leaf so far."""
 
-    def __init__(self, count: int, slopes: dict[int, Tensor], sides: dict[int, Tensor]) -> None:
+    def __init__(self, count: int, slopes: dict[int, Tensor], sides: dict[int, Tensor], box: Ends) -> None:
+        self.box, self.points = box, box[0].clone()
         self.lower = torch.full((count,), -float("inf"), dtype=next(iter(sides.values())).dtype if sides else None)
         self.slopes = {relu: values.detach().clone() for relu, values in slopes.items()}
         self.shifts = {relu: torch.zeros_like(values) for relu, values in sides.items()}
@@ -369,6 +373,9 @@ class _Best:
         lower = walked.lower.detach()
         better = lower > self.lower
         self.lower = torch.where(better, lower, self.lower)
+        if walked.inputs is not None:
+            points = torch.where(walked.inputs.detach() > 0, *self.box)
+            self.points[better] = points[better]
         for kept, values in ((self.slopes, slopes), (self.shifts, shifts), (self.scores, walked.costs)):
             for relu, found in values.items():
                 kept[relu][better] = found.detach()[better]
@@ -379,4 +386,5 @@ class _Best:
         def flat(values: dict[int, Tensor]) -> dict[int, Singles]:
             return {relu: found.flatten(1).float().numpy() for relu, found in values.items()}
 
-        return Bounds(self.lower.float().numpy(), flat(self.slopes), flat(self.shifts), flat(self.scores))
+        lower, points = self.lower.float().numpy(), self.points.float().numpy()
+        return Bounds(lower, flat(self.slopes), flat(self.shifts), flat(self.scores), points)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -19,6 +20,7 @@ from prune_verify.certify.relaxed import OneBox
 __all__ = ["Grown", "grow_by_relu_splits"]
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 _BATCH = 64
 _ROOT_STEPS = 4  # times the iterations of a leaf
 
@@ -31,8 +33,8 @@ class Grown:
         tree: whose leaves are all closed, or None.
         slopes: of all its leaves.
         bound: the least bound of an open leaf; of a closed tree, the root's.
-        why: ``closed``, ``time``, ``splits`` or ``complete`` (no neuron is left to split).
-        open: an open leaf's splits, the most promising to hold a counterexample.
+        why: ``closed``, ``time``, ``splits``, ``broken`` or ``complete`` (no neuron is left to split).
+        point: at which the goal is ``broken``.
 
     """
 
@@ -40,11 +42,19 @@ class Grown:
     slopes: Slopes
     bound: float
     why: str
-    open: tuple[Split, ...] = ()
+    point: Singles | None = None
 
 
 def grow_by_relu_splits(
-    box: OneBox, objective: Floats, target: float, atom: int, *, iterations: int, most: int, timeout: float
+    box: OneBox,
+    objective: Floats,
+    target: float,
+    atom: int,
+    *,
+    iterations: int,
+    most: int,
+    timeout: float,
+    broken: Callable[[Singles], Singles | None] = lambda _: None,
 ) -> Grown:
     """A tree for one goal by one of its atoms.
 
@@ -57,6 +67,8 @@ def grow_by_relu_splits(
             leaves keep.
         most: leaves.
         timeout: seconds.
+        broken: one of some points at which the goal fails, if there is one: asked with the inputs at which the
+            relaxations of leaves are least.
 
     """
     end = time.monotonic() + timeout
@@ -69,14 +81,13 @@ def grow_by_relu_splits(
     queue: list[tuple[float, int, Tree]] = [(bound, next(order), root)]
     scores = {id(root): {relu: values[0] for relu, values in first.scores.items()}}
     while queue:
-        worst = queue[0][2].splits
         if size > most or time.monotonic() > end:
-            return Grown(None, slopes, queue[0][0], "splits" if size > most else "time", worst)
+            return Grown(None, slopes, queue[0][0], "splits" if size > most else "time")
         children = list[Tree]()
         for _, _, node in [heapq.heappop(queue) for _ in range(min(_BATCH, len(queue)))]:
             place = _worst(scores.pop(id(node)), node.splits)
             if place is None:
-                return Grown(None, slopes, bound, "complete", node.splits)
+                return Grown(None, slopes, bound, "complete")
             relu, neuron = place
             node.step = (RELU, relu, neuron)
             node.children = tuple(
@@ -87,6 +98,9 @@ def grow_by_relu_splits(
         starts = {relu: np.repeat(values[np.newaxis], len(children), axis=0) for relu, values in slopes.items()}
         rows = np.repeat(objective, len(children), axis=0)
         found = box.bound(rows, [c.splits for c in children], iterations, starts, fixed=True)
+        point = broken(found.points)
+        if point is not None:
+            return Grown(None, slopes, bound, "broken", point)
         for row, child in enumerate(children):
             child.multipliers = tuple(float(found.multipliers[relu][row, place]) for relu, place, _ in child.splits)
             if not found.lower[row] > target:

@@ -6,7 +6,7 @@ The stages, each for the records that those before left open::
     2 crown-ibp   rule crown over interval enclosures, for all records at once
     3 attack      projected gradient descent with restarts
     4 crown       rule crown over enclosures that are tightened first
-    5 alpha       slopes optimised by the bound engine (auto_LiRPA), all open goals in one batch
+    5 alpha       slopes optimised by the bound engine (auto_LiRPA), all open goals in one batch; then a longer attack
     6 splits      branch and bound: over the input where it is small, else over signs with multipliers (beta)
     7 z3          in exact rationals, in a process of its own; an ``unsat`` is elaborated by more splits
 
@@ -41,9 +41,10 @@ from prune_verify.certify.smt_goals import decide_goal
 from prune_verify.checker.errors import CheckError, LimitError, ProofError, UnsupportedVersionError
 from prune_verify.checker.goals import Goals, decide_goals
 from prune_verify.checker.interval import Intervals, interval_pass
-from prune_verify.checker.network import Network
+from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.proof import Proof
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
+from prune_verify.checker.rules import REAL
 
 __all__ = ["Engine", "Limits", "Settled", "settle"]
 
@@ -59,6 +60,7 @@ _CUT_SPARE = (1e-7, 1e-5, 1e-3)  # the same for hints in float64, in turn
 _CLEAR = 1e-5  # a goal over the reals counts as broken by a float32 point only if it fails by this much
 _FEW_INPUTS = 16
 _CELLS = 2**22
+_HARDER = 8  # times the restarts, where branch and bound would come next
 _MORE = 8  # times the splits, once z3 has said that there is a proof
 
 
@@ -196,7 +198,7 @@ def settle(
     state = _State(goals, limits, engine)
     stages: list[tuple[str, Callable[[_State, str], None]]] = [
         ("middle", _middle), ("crown-ibp", _crown_ibp), ("attack", _attack), ("crown", _crown), ("alpha", _alpha),
-        ("splits", _splits), ("z3", _z3),
+        ("longer attack", _longer_attack), ("splits", _splits), ("z3", _z3),
     ]  # fmt: skip
     for name, stage in stages:
         left = state.records()
@@ -228,8 +230,6 @@ def _middle(state: _State, _: str) -> None:
         one, other = inner_box(low, high)
         middle = np.clip(((low + high) / 2).astype(np.float32), one, np.maximum(one, other))
         objectives, least = goals.constraint(records)
-        from prune_verify.checker.network import evaluate
-
         logits = evaluate(goals.network, middle).astype(np.float64)
         state.choices[records] = (np.einsum("rcal,rl->rca", objectives, logits) - least).argmax(axis=2)
         _break(state, dict(zip(records.tolist(), middle, strict=True)))
@@ -245,7 +245,7 @@ def _break(state: _State, points: dict[int, Singles]) -> None:
     low, high = (end.reshape(len(records), -1) for end in goals.boxes(records))
     flat = x.reshape(len(records), -1)
     inside = ((low <= flat) & (flat <= high)).all(axis=1)
-    for row in np.flatnonzero(inside & (gaps < (-_CLEAR if goals.arithmetic == "real" else 0.0))).tolist():
+    for row in np.flatnonzero(inside & (gaps < (-_CLEAR if goals.arithmetic == REAL else 0.0))).tolist():
         record = int(records[row])
         state.found.points[record], state.broken[record] = x[row], True
 
@@ -288,6 +288,13 @@ def _attack(state: _State, _: str) -> None:
         _break(state, Attack(limits.restarts, seed=limits.seed).run(state.goals, state.records()))
 
 
+def _longer_attack(state: _State, _: str) -> None:
+    limits = state.limits
+    if limits.restarts:
+        attack = Attack(_HARDER * limits.restarts, steps=100, seed=limits.seed + 1)
+        _break(state, attack.run(state.goals, state.records()))
+
+
 def _crown(state: _State, _: str) -> None:
     """Enclosures tightened, every atom tried."""
     goals = state.goals
@@ -315,7 +322,7 @@ def _outward(low: Floats, high: Floats) -> tuple[Singles, Singles]:
 
 
 def _alpha(state: _State, _: str) -> None:
-    """Slopes from the bound engine, one set per open goal; kept where the checker's kernel proves the goal with them."""
+    """Slopes from the bound engine, one set per open goal; kept where the checker's kernel proves it with them."""
     goals, limits = state.goals, state.limits
     if prod(goals.network.input_shape) <= _FEW_INPUTS or not _worth(goals.network):
         return
@@ -411,14 +418,39 @@ def _by_signs(state: _State, one: Goals, record: int, clause: int, kind: str, mo
     box, atom = OneBox(relaxed, intervals), int(state.choices[record, clause])
     objectives, least = one.constraint(np.zeros(1, dtype=np.int64))
     objective, target = objectives[0, clause, [atom]], float(least[0, clause, atom])
+    tried = _Tried(one)
     with one_thread():
         spare = _rounding(one, intervals, box, objective)
         grown = grow_by_relu_splits(
-            box, objective, target + spare, atom, iterations=limits.iterations, most=most, timeout=seconds
+            box,
+            objective,
+            target + spare,
+            atom,
+            iterations=limits.iterations,
+            most=most,
+            timeout=seconds,
+            broken=tried.broken if limits.restarts else lambda _: None,
         )
+    if grown.point is not None:
+        _break(state, {record: grown.point})
     state.found.timed |= grown.why == "time"
     state.gaps[record, clause] = max(state.gaps[record, clause], grown.bound - target - spare)
     return grown.tree is not None and _judged(state, one, record, clause, kind, grown.tree, grown.slopes)
+
+
+class _Tried:
+    """The points that branch and bound comes across, tried on one record's goals."""
+
+    def __init__(self, one: Goals) -> None:
+        self.one = one
+        self.low, self.high = inner_box(*one.boxes(np.array([0])))
+
+    def broken(self, points: Singles) -> Singles | None:
+        """A point at which a clause fails clearly, or None."""
+        x = np.clip(points, self.low, np.maximum(self.low, self.high))
+        gaps = gaps_at(self.one, np.zeros(len(x), dtype=np.int64), x).min(axis=1)
+        place = int(gaps.argmin())
+        return np.asarray(x[place]) if gaps[place] < -_CLEAR else None
 
 
 def _rounding(goals: Goals, intervals: Intervals, box: OneBox, objective: Floats) -> float:
@@ -431,15 +463,13 @@ def _rounding(goals: Goals, intervals: Intervals, box: OneBox, objective: Floats
 
 def _z3(state: _State, kind: str) -> None:
     """Ask z3 about the goals that splits leave open; what it proves is elaborated by more splits, or noted."""
-    limits, goals = state.limits, state.goals
+    limits, goals = state.limits, replace(state.goals, arithmetic=REAL)
     if not limits.solver_seconds:
         return
     for record in state.records().tolist():
         for clause in np.flatnonzero(state.open[record]).tolist():
             try:
-                answer = decide_goal(
-                    goals, record, clause, timeout=limits.solver_seconds, memory_mb=limits.memory_mb
-                )
+                answer = decide_goal(goals, record, clause, timeout=limits.solver_seconds, memory_mb=limits.memory_mb)
             except (LimitError, UnsupportedVersionError):
                 return  # the network is too large, or has such an operator: no other record fares better
             state.found.timed |= answer.result == "unknown"
@@ -450,8 +480,10 @@ def _z3(state: _State, kind: str) -> None:
                 break
             _split_record(state, record, kind, _MORE * limits.splits, limits.seconds)
             if state.open[record, clause]:
-                state.found.solved.append((record, clause))
+                if state.goals.arithmetic == REAL:
+                    state.found.solved.append((record, clause))
                 state.found.why[record] = "z3 proves it over the reals, and no splits were found that do"
+                break
 
 
 def _nearest(goals: Goals, record: int, point: Sequence[Fraction]) -> Singles:
