@@ -21,7 +21,7 @@ DECIDES = (
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
 MOST_TRUSTED = 10550
-MOST_DECIDING = 3900
+MOST_DECIDING = 3920
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40

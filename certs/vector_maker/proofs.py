@@ -33,10 +33,11 @@ from certs.vector_maker.owner import (
     sets,
     write,
 )
-from prune_verify.certify.elaborate import prove_forget, prove_retain_close
+from prune_verify.checker.bounded_claims import decide_bounded, goals_of
 from prune_verify.checker.claim import Claim, LabelledRows, Outcome, Problem
 from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.load_onnx import load_network
+from prune_verify.checker.network import evaluate
 from prune_verify.checker.patch import Gate, LearnedPatch
 from prune_verify.checker.proof import Proof, emit, parse
 from prune_verify.repair.export import export_patched
@@ -74,6 +75,26 @@ def _patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
     return LearnedPatch(LABELS, (first, (closing, np.ones(len(gates), F)), (push, np.zeros(LABELS, F))))
 
 
+def _by_crown(problem: Problem, claim: Claim) -> bytes:
+    """A proof that leaves everything to rule crown; of a forget claim, that the runner-up at the record beats it."""
+    goals = goals_of(problem, claim)
+    objectives, least = goals.constraint(np.arange(goals.records))
+    choices = np.zeros((goals.records, goals.clauses), np.int32)
+    if claim.kind == "forget":
+        logits = evaluate(goals.network, problem.rows("forget").x).astype(np.float64)
+        choices = (np.einsum("rcal,rl->rca", objectives, logits) - least).argmax(axis=2).astype(np.int32)
+    return emit(
+        Proof(
+            kind=claim.kind,
+            arithmetic=claim.arithmetic,
+            method="relaxation",
+            network=goals.network.digest(),
+            records=goals.records,
+            choices=choices.reshape(-1) if claim.kind == "forget" else np.zeros(0, np.int32),
+        )
+    )
+
+
 def learned() -> Chain:
     """An honest certificate of family ``learned``: four claims, each with a proof."""
     from fractions import Fraction
@@ -86,13 +107,14 @@ def learned() -> Chain:
     problem = Problem(base.network, patched, patch, DOMAIN, LabelledRows(x, y), LabelledRows(others, labels))
     claims: list[tuple[Claim, Outcome]] = []
     evidence: dict[str, bytes] = {}
-    for kind, prove in (("forget", prove_forget), ("retain_close", prove_retain_close)):
+    for kind in ("forget", "retain_close"):
         for arithmetic in ARITHMETICS:
             claim = Claim(kind, arithmetic, "relaxation", radius=RADIUS, margin=MARGIN)
             if kind == "retain_close":
                 claim = replace(claim, radius=RETAINED_RADIUS, margin=None, delta=Fraction(_DELTA_TEXT))
-            proof, outcome, method = prove(problem, claim, timeout=60.0, progress=lambda _what, _share: None)
-            if outcome.proved != outcome.total or method != "relaxation":
+            proof = _by_crown(problem, claim)
+            outcome = decide_bounded(problem, claim, proof, "proof")
+            if outcome.proved != outcome.total:
                 raise ValueError(outcome)
             evidence[f"C{len(claims) + 1}.proof"] = proof
             claims.append((claim, outcome))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError
-from prune_verify.certify.settle import Limits
 from prune_verify.certify.issue import Issued, Sources, issue
+from prune_verify.certify.settle import Limits
 from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import load_network
@@ -95,6 +95,10 @@ def _text(issued: Issued, out: Path) -> str:
             if values:
                 shown = ", ".join(str(v) for v in values[:12]) + (", ..." if len(values) > 12 else "")  # noqa: PLR2004 - a readable line
                 line += f", {len(values)} {name} ({shown})"
+        refuted = [str(r.point.record) for r in issued.refuted if r.claim == item.id]
+        if refuted:
+            shown = ", ".join(refuted[:12]) + (", ..." if len(refuted) > 12 else "")  # noqa: PLR2004 - a readable line
+            line += f"; {len(refuted)} of these refuted ({shown})"
         if outcome.already_wrong:
             line += f", {len(outcome.already_wrong)} answered wrongly by the base already"
         lines.append(line)
@@ -103,6 +107,8 @@ def _text(issued: Issued, out: Path) -> str:
             f"auto_LiRPA finds the same margin on {len(issued.cross.records)} forget balls, "
             f"within {100 * max(issued.cross.worst, 0.0):.2f} % of tau = {issued.cross.tau:.6g}"
         )
+    if issued.refuted:
+        lines.append(f"counterexamples, confirmed by onnxruntime: {out / 'counterexamples'}/")
     lines += [
         f"the checker, in a process of its own, answers {issued.verdict['verdict']}",
         f"wrote {issued.statement}, {out / 'evidence'}/ and {out / 'openings.json'} (confidential)",
@@ -127,7 +133,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
     """Run the verb.
 
     Returns:
-        Exit code (0 every claim proved or listed as conflict, 3 unknown ones), text, and the object for ``--json``.
+        Exit code (0 every claim proved or listed as conflict, 1 refuted ones, 3 unknown ones), text, and the object for ``--json``.
 
     Raises:
         CheckError: a file cannot be used.
@@ -149,6 +155,13 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
         "statement": str(issued.statement),
         "claims": issued.verdict["claims"],
         "selfCheck": issued.verdict["verdict"],
+        "refuted": [{"claim": r.claim, "record": r.point.record} for r in issued.refuted],
+        "stages": {item.id: item.found.stages for item in issued.decided if item.found is not None},
+        "reasons": {
+            item.id: {str(record): why for record, why in item.found.why.items()}
+            for item in issued.decided
+            if item.found is not None
+        },
         "crossCheckWorst": None if issued.cross is None else issued.cross.worst,
     }
-    return 3 if unknown else 0, _text(issued, options.out), data
+    return 1 if issued.refuted else 3 if unknown else 0, _text(issued, options.out), data

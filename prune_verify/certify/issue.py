@@ -27,6 +27,7 @@ from prune_verify.certify.claims import Decided, claims_of, decide_all, statemen
 from prune_verify.certify.cross_check import CrossCheck, cross_check
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError, RefusedByCheckerError
+from prune_verify.certify.refute import Refutation, refutations
 from prune_verify.certify.self_check import self_check_files
 from prune_verify.checker.claim import LabelledRows, Problem
 from prune_verify.checker.encoding import canonical_json, sha256_hex
@@ -42,6 +43,7 @@ from prune_verify.checker.statement import (
     emit_statement,
 )
 from prune_verify.checker.verify import summary_of
+from prune_verify.files import replace_file
 from prune_verify.request import Request
 
 __all__ = ["Issued", "Sources", "issue"]
@@ -88,6 +90,7 @@ class Issued:
         statement: path of the statement.
         verdict: the checker's answer to it, as ``verify --json`` prints it.
         cross: the cross-check by bounds, or None.
+        refuted: the records that counterexamples refute; each is written beside the statement.
 
     """
 
@@ -95,6 +98,7 @@ class Issued:
     statement: Path
     verdict: dict[str, object]
     cross: CrossCheck | None
+    refuted: list[Refutation]
 
 
 def issue(
@@ -137,6 +141,7 @@ def issue(
         _rows(sources.retain),
     )
     decided = decide_all(problem, claims_of(sources.request, problem), effort=effort or Effort(), progress=progress)
+    refuted = refutations(problem, decided, sources.base_bytes, sources.patched_bytes)
     cross = cross_check(problem, sources.request, cross_checked, progress)
     keys = {
         name: secrets.token_bytes(32)
@@ -155,7 +160,18 @@ def issue(
         {"formatVersion": 1, **{n: keys[n].hex() if n in keys else None for n in ("forget", "retain")}}
     )
     verdict = _written(out, emit_statement(statement), evidence, openings, sources, progress)
-    return Issued(decided, out / "statement.json", verdict, cross)
+    _write_counterexamples(out / "counterexamples", refuted)
+    return Issued(decided, out / "statement.json", verdict, cross, refuted)
+
+
+def _write_counterexamples(folder: Path, refuted: list[Refutation]) -> None:
+    """One file for each refuted record; what an earlier run left goes."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    if refuted:
+        folder.mkdir()
+    for item in refuted:
+        replace_file(folder / item.name(), item.text().encode())
 
 
 def _rows(records: Records | None) -> LabelledRows | None:

@@ -17,6 +17,7 @@ Source: MATHS 5.2; certs/SPEC.md sections 5.2 to 5.4.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.checker.errors import ProofError
-from prune_verify.checker.interval import U64, Box, Floats, Intervals
+from prune_verify.checker.interval import U64, Box, Floats, Intervals, interval_pass
 from prune_verify.checker.network import Network
 from prune_verify.checker.proof import Proof
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
@@ -179,18 +180,32 @@ def decide_goals(goals: Goals, proof: Proof, path: str) -> Bools:
 
 
 def _without_cases(roots: _Roots, proof: Proof, numbers: Rows, choices: Rows, sets: Rows, path: str) -> Bools:
-    """Goals that are decided on the whole box: by rule crown, or with their own slopes."""
+    """Goals that are decided on the whole box: by rule crown over intervals, over tightened enclosures, with slopes."""
     goals = roots.goals
-    network, arithmetic, exact = goals.network, goals.arithmetic, goals.exact
-    intervals, rows = roots.of(numbers // goals.clauses)
+    records, rows = np.unique(numbers // goals.clauses, return_inverse=True)
     objectives, least = _combined(goals, proof, numbers, choices, path)
-    found = goals.holds(lower_bounds(network, intervals, objectives, Hints(), arithmetic, rows, exact=exact), least)
-    again = np.flatnonzero(sets != CROWN)
-    if again.size:
-        hints = Hints(_slopes(goals, proof, sets[again], path))
-        better = lower_bounds(network, intervals, objectives[again], hints, arithmetic, rows[again], exact=exact)
-        found[again] |= goals.holds(better, least[again])
-    return found
+
+    def bounded(chosen: Rows, known: Intervals, places: Rows, hints: Hints) -> Bools:
+        exact, arithmetic = goals.exact, goals.arithmetic
+        found = lower_bounds(goals.network, known, objectives[chosen], hints, arithmetic, places, exact=exact)
+        return goals.holds(found, least[chosen])
+
+    hinted = np.flatnonzero(sets != CROWN)
+    hints = Hints(_slopes(goals, proof, sets[hinted], path) if hinted.size else {})  # refused even where not needed
+    proved = np.zeros(len(numbers), dtype=np.bool_)
+    with suppress(ProofError):  # what overflows in plain intervals need not in tightened ones
+        plain = interval_pass(goals.network, *goals.boxes(records), goals.arithmetic)
+        proved = bounded(np.arange(len(numbers)), plain, rows, Hints())
+    left = np.flatnonzero(~proved)
+    if left.size:
+        intervals, places = roots.of(numbers[left] // goals.clauses)
+        proved[left] = bounded(left, intervals, places, Hints())
+        again = ~proved[hinted]
+        if again.any():
+            chosen = hinted[again]
+            part = hints.part(np.flatnonzero(again))
+            proved[chosen] = bounded(chosen, intervals, places[np.searchsorted(left, chosen)], part)
+    return proved
 
 
 def _by_cases(roots: _Roots, proof: Proof, proved: Bools, path: str) -> None:
