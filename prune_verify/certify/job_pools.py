@@ -31,12 +31,12 @@ class Pool(Protocol):
 
     Args:
         workers: how many there are.
-        tries_again: whether tasks without a result were already tried several times.
+        together: how often a task without a result is given among others again, before it is given alone.
 
     """
 
     workers: int
-    tries_again: bool
+    together: int
 
     def __enter__(self) -> Self: ...
 
@@ -87,7 +87,7 @@ class Local:
 
     """
 
-    tries_again = False
+    together = 1
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -126,7 +126,7 @@ class Cluster:
 
     """
 
-    tries_again = True
+    together = 0  # Dask has tried it several times, but blames all tasks that a worker had, not the one it was at
 
     def __init__(self, address: str) -> None:
         self._joblib = _joblib(_INSTALL_CLUSTER)

@@ -29,7 +29,6 @@ __all__ = ["Job", "Result", "content_key", "run_jobs"]
 
 _FORMAT = b"prune-verify job 1"  # another number wherever what is kept changes its meaning
 _AHEAD = 4  # jobs held per worker: one is settled, one waits at the worker, the others let a slow one finish
-_TOGETHER = 1  # deaths of a worker that a job may be near before it is tried alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +146,7 @@ def _results(
                 raise window.error
             for place in window.unanswered():
                 deaths[place] += 1
-                if pool.tries_again:
-                    window.settle(place, _LOST)
-                elif deaths[place] <= _TOGETHER:
+                if deaths[place] <= pool.together:
                     window.ready.append(place)
                 else:  # it was near too often: alone, nobody else can be the one that kills the worker
                     alone = dict(pool.run(function, iter([window.task(place)])))
