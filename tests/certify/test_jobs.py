@@ -208,9 +208,23 @@ def test_an_error_of_the_jobs_reaches_the_caller(workers):
         list(run_jobs(broken(), square, workers=workers))
 
 
-def test_a_payload_that_cannot_be_pickled_is_an_error_and_no_deadlock():
-    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
-        list(run_jobs((Job(content_key(b"x"), lambda: 0) for _ in range(30)), square, workers=2))
+class Stubborn:
+    """Refuses to be pickled, and counts how often it was asked."""
+
+    asked = 0
+
+    def __reduce__(self):
+        Stubborn.asked += 1
+        text = "stubborn"
+        raise TypeError(text)
+
+
+def test_a_payload_that_cannot_be_pickled_is_an_error_and_no_deadlock(monkeypatch):
+    monkeypatch.setattr(Stubborn, "asked", 0)
+    every = (Job(content_key(str(n).encode()), Stubborn() if n > 9 else n) for n in range(30))
+    with pytest.raises(TypeError, match="stubborn"):
+        list(run_jobs(every, square, workers=2))
+    assert Stubborn.asked == 1
 
 
 @pytest.mark.parametrize("workers", [0, -1])
@@ -231,7 +245,8 @@ def test_progress_counts_results(workers):
     assert seen[-1] == (9, 9)
 
 
-def test_workers_are_other_processes_with_one_thread_each():
+def test_workers_are_other_processes_with_one_thread_each(monkeypatch):
+    monkeypatch.setattr("joblib._parallel_backends.cpu_count", lambda *_, **__: 8)  # joblib would share out 8 threads
     own = str(os.getpid()).encode()
     assert {r.data for r in run_jobs(numbers(4), process)} == {own}
     assert own not in {r.data for r in run_jobs(numbers(8), process, workers=2)}
