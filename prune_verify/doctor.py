@@ -39,10 +39,12 @@ PROVER: dict[str, str] = {
     "appdirs": "1.4",
     "tqdm": "4.66",
     "packaging": "24",
+    "joblib": "1.5",
 }
 OPTIONAL: dict[str, tuple[str, str]] = {
     "python-flint": ("0.6", "pip install python-flint (verify --exact is slow without it)"),
     "cvc5": ("1.2", "pip install cvc5 (for verify --resolve-smt cvc5)"),
+    "distributed": ("2024.8", "pip install 'prune-verify[cluster]' (for certify on a Dask cluster)"),
 }
 _MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint"}
 _INSTALL_BASE = "pip install prune-verify"

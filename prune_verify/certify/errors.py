@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["CertifyError", "CertifyInputError", "RefusedByCheckerError"]
+__all__ = ["CertifyError", "CertifyInputError", "RefusedByCheckerError", "WorkersUnavailableError"]
 
 
 class CertifyError(Exception):
@@ -24,3 +24,7 @@ class RefusedByCheckerError(CertifyError):
     """The checker refuses what was to be issued; nothing was written."""
 
     exit_code = 1
+
+
+class WorkersUnavailableError(CertifyError):
+    """Processes or a cluster that were asked for cannot be used: it says what is missing, and how to get it."""
