@@ -341,7 +341,7 @@ def run_bench(
     """Measure the chain.
 
     Args:
-        what: ``chain`` or ``check``.
+        what: ``chain``, ``check``, ``prove`` or ``claims``.
         data: folder with mnist/ and adult/; digits only when None.
         quick: smaller sizes.
         out: where files go; a temporary folder by default.
@@ -360,6 +360,13 @@ def run_bench(
         if data is None or not (data / "vnncomp").is_dir():
             raise BenchError("bench check needs --data with a folder vnncomp/ in it")
         return run_bench_check(data, quick=quick, say=say)
+    if what in ("prove", "claims"):
+        from prune_verify.bench_prove import run_bench_claims, run_bench_prove
+
+        needed, run = ("vnncomp", run_bench_prove) if what == "prove" else ("mnist", run_bench_claims)
+        if data is None or not (data / needed).is_dir():
+            raise BenchError(f"bench {what} needs --data with a folder {needed}/ in it")
+        return run(data, quick=quick, out=out, say=say)
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

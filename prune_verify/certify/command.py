@@ -133,7 +133,8 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
     """Run the verb.
 
     Returns:
-        Exit code (0 every claim proved or listed as conflict, 1 refuted ones, 3 unknown ones), text, and the object for ``--json``.
+        Exit code (0 every claim proved or listed as conflict, 1 refuted ones, 3 unknown ones), text, and the object
+        for ``--json``.
 
     Raises:
         CheckError: a file cannot be used.
