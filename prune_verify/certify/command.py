@@ -11,8 +11,8 @@ from pathlib import Path
 
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError
-from prune_verify.certify.settle import Limits
 from prune_verify.certify.issue import Issued, Sources, issue
+from prune_verify.certify.settle import Limits
 from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import load_network
