@@ -238,7 +238,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retained-radius", help="radius of the retained balls (decimal)")
     parser.add_argument("--margin", help="least margin of every forget claim (decimal)")
     parser.add_argument("--delta", help="retain_close: largest change of a logit (decimal)")
-    parser.add_argument("--band", metavar="LO,HI", help="band: ends of the forgotten label's margin (decimals)")
+    parser.add_argument("--band", metavar="LO,HI", help="band: ends of the forgotten label's margin, as --band=-9,-0.5")
     parser.add_argument("--cover", type=int, help="minimality: separating coordinates per retained record")
     parser.add_argument(
         "--claims", metavar="KIND,..", help="default: forget,retain_label; with --delta and --band also theirs"
