@@ -80,6 +80,12 @@ def _repair(options: argparse.Namespace) -> Result:
         return Result(*repair_command(options, progress))
 
 
+def _request(options: argparse.Namespace) -> Result:
+    from prune_verify.certify.request_command import request_command
+
+    return Result(*request_command(options))
+
+
 def _certify(options: argparse.Namespace) -> Result:
     from prune_verify.certify.command import certify_command
 
@@ -217,6 +223,31 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", type=Path, metavar="BASE.onnx")
+    parser.add_argument("patched", type=Path, nargs="?", metavar="PATCHED.onnx", help="checked to fit the base")
+    parser.add_argument("--forget", metavar="RECORDS", help="records to forget: npz, csv, or IMAGES,LABELS[:FILE]")
+    parser.add_argument(
+        "--forget-class", type=int, action="append", default=[], metavar="C", help="a label to forget (repeatable)"
+    )
+    parser.add_argument("--retain", metavar="RECORDS", help="records that must stay as they are")
+    parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
+    parser.add_argument("--domain", metavar="LO,HI|FILE", help="input domain; default 0,1 when all data lie in it")
+    parser.add_argument("--radius", help="radius of the forget balls in input units (decimal)")
+    parser.add_argument("--retained-radius", help="radius of the retained balls (decimal)")
+    parser.add_argument("--margin", help="least margin of every forget claim (decimal)")
+    parser.add_argument("--delta", help="retain_close: largest change of a logit (decimal)")
+    parser.add_argument("--band", metavar="LO,HI", help="band: ends of the forgotten label's margin, as --band=-9,-0.5")
+    parser.add_argument("--cover", type=int, help="minimality: separating coordinates per retained record")
+    parser.add_argument(
+        "--claims", metavar="KIND,..", help="default: forget,retain_label; with --delta and --band also theirs"
+    )
+    parser.add_argument("--arithmetic", default="binary32,real", metavar="NAME,..", help="default: binary32,real")
+    parser.add_argument("--reference", default="", help="opaque reference of the request")
+    parser.add_argument("--out", type=Path, required=True, metavar="REQUEST.json")
+
+
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     """What ``certify`` and ``export`` read."""
     parser.add_argument("base", type=Path, metavar="BASE.onnx")
@@ -288,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--label-column", required=True, metavar="NAME")
     encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
     _add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
+    _add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
     _add_certify(
         add("certify", _certify, "prove what the patched network does, and write a statement the checker accepts")
     )
@@ -344,6 +376,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     """The refusals of rooms that have been imported; each carries its exit code."""
     found: list[type[Exception]] = [CheckError, OSError]
     for module, name in (
+        ("prune_verify.request_sets", "RequestInputError"),
         ("prune_verify.repair.errors", "RepairError"),
         ("prune_verify.certify.errors", "CertifyError"),
         ("prune_verify.bounds.errors", "BoundsError"),

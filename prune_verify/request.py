@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from prune_verify.checker.claim import CLAIM_KINDS, REQUEST_KINDS
 from prune_verify.checker.encoding import (
+    Json,
     Members,
     canonical_json,
     format_decimal,
@@ -51,6 +52,7 @@ class Request:
         claims: kinds of the claims.
         encoding_sha256: digest of the encoding of tabular records, or None.
         membership_acceptance: levels copied from the threat model; not checked here.
+        band: (a, b) of band claims; a member of the file where there is one.
 
     """
 
@@ -69,6 +71,7 @@ class Request:
     arithmetics: tuple[str, ...] = (BINARY32, REAL)
     encoding_sha256: str | None = None
     membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
+    band: tuple[Fraction, Fraction] | None = None
 
 
 def _optional(fields: Members, name: str) -> Fraction | None:
@@ -83,7 +86,9 @@ def parse_request(data: bytes, path: str) -> Request:
         UnsupportedVersionError: another version.
 
     """
-    fields = Members(parse_json(data, path, canonical=True), path, _NAMES)
+    found = parse_json(data, path, canonical=True)
+    banded = isinstance(found, dict) and "band" in found
+    fields = Members(found, path, (*_NAMES, "band") if banded else _NAMES)
     if fields.integer("formatVersion") != FORMAT_VERSION:
         raise UnsupportedVersionError(fields.place("formatVersion"), "version", str(FORMAT_VERSION), "another")
     labels = fields.integer("labels", least=2, most=2**16)
@@ -111,7 +116,16 @@ def parse_request(data: bytes, path: str) -> Request:
         if fields.null("encodingSha256")
         else parse_digest(fields.raw("encodingSha256"), fields.place("encodingSha256")),
         membership_acceptance=tuple((name, str(level)) for name, level in levels.items()),
+        band=_band(fields) if banded else None,
     )
+
+
+def _band(fields: Members) -> tuple[Fraction, Fraction]:
+    ends = fields.members("band", ("lower", "upper"))
+    lower, upper = ends.decimal("lower"), ends.decimal("upper")
+    if lower > upper:
+        raise MalformedInputError(fields.place("band"), "band", "lower at most upper", f"{lower} and {upper}")
+    return lower, upper
 
 
 def emit_request(request: Request) -> bytes:
@@ -120,8 +134,12 @@ def emit_request(request: Request) -> bytes:
         None if value is None else format_decimal(value)
         for value in (request.radius, request.retained_radius, request.delta)
     )
+    band: dict[str, Json] = {}
+    if request.band is not None:
+        band["band"] = dict(zip(("lower", "upper"), map(format_decimal, request.band), strict=True))
     return canonical_json(
         {
+            **band,
             "formatVersion": FORMAT_VERSION,
             "kind": request.kind,
             "reference": request.reference,

@@ -48,6 +48,8 @@ def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | No
     match kind:
         case "forget":
             yield Claim(kind, arithmetic, method, radius=request.radius, margin=request.margin)
+        case "band":
+            yield Claim(kind, arithmetic, method, radius=request.radius, band=request.band)
         case "retain_close":
             yield Claim(kind, arithmetic, method, radius=request.retained_radius, delta=request.delta)
         case "retain_exact" | "retain_label":
@@ -72,25 +74,96 @@ def _minimality(kind: str, request: Request) -> Claim:
     return Claim(kind, request.arithmetics[0], "covering-dual", radius=request.radius, cover=cover)
 
 
+_FOREIGN = {
+    "forget": "relaxation",
+    "band": "relaxation",
+    "retain_label": "relaxation",
+    "retain_close": "relaxation",
+}
+
+
+def _foreign_method(kind: str) -> str:
+    """How a claim about a patched network is proved of which nothing but the file is known.
+
+    Raises:
+        CertifyInputError: claims of this kind follow from the form of a patch.
+
+    """
+    if kind not in _FOREIGN:
+        text = (
+            f"a claim of kind {kind} follows from the form of a patch, so patch.json is needed: beside the patched "
+            f"network, or named with --patch; without it: {', '.join(sorted(_FOREIGN))}"
+        )
+        raise CertifyInputError(text)
+    return _FOREIGN[kind]
+
+
+def _require_terms(request: Request) -> None:
+    """The request has a number for each of its claims.
+
+    Raises:
+        CertifyInputError: a kind whose number is null.
+
+    """
+    terms = {
+        "forget": ("radius", request.radius),
+        "band": ("band", request.band),
+        "retain_exact": ("retainedRadius", request.retained_radius),
+        "retain_label": ("retainedRadius", request.retained_radius),
+        "retain_close": ("delta", request.delta),
+    }
+    for kind in request.claims:
+        name, value = terms.get(kind, ("", ()))
+        if value is None:
+            text = f"the request asks for {kind}, and its {name} is null"
+            raise CertifyInputError(text)
+
+
 def claims_of(request: Request, problem: Problem) -> list[Claim]:
     """Every claim of a request, in each of its arithmetics.
 
+    Without ``patch.json`` the patched network may be of any making: only what can be decided on the two networks
+    alone is claimed.
+
     Raises:
-        CertifyInputError: no patch parameters, so that nothing is structural and nothing additive is known.
+        CertifyInputError: a kind that needs the patch's parameters, or a number that the request lacks.
 
     """
+    _require_terms(request)
     patch = problem.patch
-    if patch is None:
-        text = "patch.json is needed: beside the patched network, or named with --patch"
-        raise CertifyInputError(text)
-    method = "structural" if isinstance(patch, JointPatch) else "relaxation"
-    gates = isinstance(patch, JointPatch) and bool(patch.gates)
-    logits = patch.allowed if isinstance(patch, JointPatch) and patch.forgotten_classes else None
+    joint = patch if isinstance(patch, JointPatch) else None
+    method = "relaxation" if joint is None else "structural"
+    gates = joint is not None and bool(joint.gates)
+    logits = joint.allowed if joint is not None and joint.forgotten_classes else None
     found = []
     for kind in request.claims:
-        for claim in _each(kind, request, method, logits, gates=gates):
+        how = _foreign_method(kind) if patch is None else "relaxation" if kind == "band" else method
+        for claim in _each(kind, request, how, logits, gates=gates):
             found += [replace(claim, arithmetic=arithmetic) for arithmetic in request.arithmetics]
     return found
+
+
+def _structural(problem: Problem, claim: Claim, name: str, _effort: Effort, _progress: Progress) -> Decided:
+    return Decided(name, claim, decide(problem, claim))
+
+
+def _minimal(problem: Problem, claim: Claim, name: str, _effort: Effort, _progress: Progress) -> Decided:
+    proof = prove_minimality(problem, claim)
+    return Decided(name, claim, decide_minimality(problem, claim, proof, name), proof)
+
+
+def _bounded(problem: Problem, claim: Claim, name: str, effort: Effort, progress: Progress) -> Decided:
+    proved = prove_bounded(
+        problem, claim, effort=effort, progress=lambda what, share: progress(what, int(100 * share), 100)
+    )
+    return Decided(name, replace(claim, method=proved.method), proved.outcome, proved.proof, proved)
+
+
+_PROVERS: dict[str, Callable[[Problem, Claim, str, Effort, Progress], Decided]] = {
+    "structural": _structural,
+    "covering-dual": _minimal,
+    "relaxation": _bounded,
+}
 
 
 def decide_all(problem: Problem, claims: list[Claim], *, effort: Effort, progress: Progress) -> list[Decided]:
@@ -108,20 +181,8 @@ def decide_all(problem: Problem, claims: list[Claim], *, effort: Effort, progres
     """
     found = []
     for place, claim in enumerate(claims):
-        name = f"C{place + 1}"
         progress("claims", place, len(claims))
-        if claim.method == "structural":
-            found.append(Decided(name, claim, decide(problem, claim)))
-            continue
-        if claim.method == "covering-dual":
-            proof = prove_minimality(problem, claim)
-            found.append(Decided(name, claim, decide_minimality(problem, claim, proof, name), proof))
-            continue
-        proved = prove_bounded(
-            problem, claim, effort=effort, progress=lambda what, share: progress(what, int(100 * share), 100)
-        )
-        done = replace(claim, method=proved.method)
-        found.append(Decided(name, done, proved.outcome, proved.proof, proved))
+        found.append(_PROVERS[claim.method](problem, claim, f"C{place + 1}", effort, progress))
     progress("claims", len(claims), len(claims))
     return found
 

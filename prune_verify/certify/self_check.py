@@ -66,7 +66,7 @@ def _policy(request: Request) -> str:
         retained=format_decimal(request.retained_radius or zero),
         margin=format_decimal(request.margin),
         delta=format_decimal(request.delta or zero),
-        band=format_decimal(zero),
+        band=format_decimal(zero if request.band is None else request.band[1] - request.band[0]),
         records=listed(tuple(kind for kind in request.claims if kind not in of_classes)),
         classes=listed(tuple(kind for kind in request.claims if kind in of_classes)),
         arithmetics=listed(request.arithmetics),

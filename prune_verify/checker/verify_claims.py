@@ -292,7 +292,9 @@ def _require_kinds(policy: Policy, statement: Statement) -> None:
 def _require_kind(statement: Statement) -> None:
     """The patch does what the request is said to be for, and nothing else: no class by the way, no gate by the way."""
     patch, path = statement.patch, "predicate/request/kind"
-    if patch is None:
+    if patch is None:  # a network of foreign making has no form from which the claims of a class request could follow
+        if "class" in statement.request_kind:
+            raise PolicyError(path, "request that can be met without patch.json", "records", statement.request_kind)
         return
     classes, gates = patch.forgotten_classes, patch.gates
     if ("class" in statement.request_kind) != bool(classes):

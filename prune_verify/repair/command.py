@@ -11,24 +11,24 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from prune_verify.checker.claim import LabelledRows
-from prune_verify.checker.encoding import Json, format_decimal, parse_decimal, parse_json, read_file
+from prune_verify.checker.encoding import Json, format_decimal, read_file
 from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.patch import JointPatch, Patch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
-from prune_verify.checker.records import Records, check_against, duplicates_between, load_records
-from prune_verify.checker.region import Domain, domain_json, parse_domain, require_radius
+from prune_verify.checker.records import Records
+from prune_verify.checker.region import Domain, domain_json
 from prune_verify.repair.engine import RepairResult, repair_box, repair_class_cap
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
 from prune_verify.repair.export import export_patched
 from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
 from prune_verify.request import Request, emit_request
+from prune_verify.request_sets import amounts_of, domain_of, fitted, read_sets, require_files
 
 __all__ = ["repair_command"]
 
@@ -69,22 +69,6 @@ def _rows(records: Records | None) -> LabelledRows:
     return LabelledRows(records.x, records.y)
 
 
-def _domain(value: str | None, found: list[Records]) -> Domain:
-    """The domain as asked, or [0, 1] when all data lie in it."""
-    if value is None:
-        inside = not any((r.x < 0).any() or (r.x > 1).any() for r in found)  # NaN is refused by row later
-        if not inside:
-            text = (
-                "--domain: not all records lie in [0, 1]: give LO,HI in input units, or a JSON file of lower and upper"
-            )
-            raise RepairInputError(text)
-        return Domain((Fraction(0),), (Fraction(1),))
-    if "," in value and not Path(value).exists():
-        low, _, high = value.partition(",")
-        return Domain((parse_decimal(low.strip(), "--domain"),), (parse_decimal(high.strip(), "--domain"),))
-    return parse_domain(parse_json(read_file(Path(value), "domain", 2**26), value), value)
-
-
 def _family(options: argparse.Namespace) -> str:
     """The family that the request needs."""
     asked: str = options.family
@@ -107,45 +91,21 @@ def _threat_model(options: argparse.Namespace, domain: Domain) -> ThreatModel:
         model = load_threat_model(options.threat_model, model)
         if options.domain is not None:
             model = replace(model, domain=domain)
-    amounts = {
-        name: parse_decimal(getattr(options, name), f"--{name.replace('_', '-')}")
-        for name in ("radius", "retained_radius", "margin", "delta")
-        if getattr(options, name) is not None
-    }
     if options.cover is not None:
         model = replace(model, cover=options.cover)
-    return replace(model, **amounts)  # type: ignore[arg-type] # all of them are amounts
+    return replace(model, **amounts_of(options))  # type: ignore[arg-type] # all of them are amounts
 
 
 def _read(options: argparse.Namespace) -> _Work:
     """Every file, checked against the network and the domain."""
     family = _family(options)
-    for path in [options.base, options.threat_model, options.encoding]:
-        if path is not None and not path.is_file():
-            text = f"no file {path}"
-            raise RepairInputError(text)
+    require_files([options.base, options.threat_model, options.encoding])
     base_bytes = read_file(options.base, "base network", _MOST_BYTES)
     base = load_network(base_bytes, str(options.base))
-    sets = {}
-    for name in ("forget", "retain"):
-        spec = getattr(options, name)
-        if spec is not None and options.forget is not None:
-            sets[name] = load_records(
-                spec, what=f"{name} set", label_column=options.label_column, encoding=options.encoding
-            )
-    model = _threat_model(options, _domain(options.domain, list(sets.values())))
-    model.domain.require_size(int(np.prod(base.network.input_shape)))
-    for name, records in sets.items():
-        sets[name] = check_against(
-            records,
-            input_shape=base.network.input_shape,
-            labels=base.network.labels,
-            domain=model.domain,
-            what=f"{name} set",
-        )
-        radius = model.radius if name == "forget" else model.retained_radius
-        require_radius(f"{name} radius", radius, sets[name].x, Fraction(0))
-    work = _Work(
+    sets = read_sets(options)
+    model = _threat_model(options, domain_of(options.domain, list(sets.values())))
+    sets = fitted(sets, base.network, model.domain, (model.radius, model.retained_radius))
+    return _Work(
         base_bytes,
         base,
         sets.get("forget"),
@@ -154,24 +114,6 @@ def _read(options: argparse.Namespace) -> _Work:
         family,
         model,
     )
-    _require_apart(work)
-    return work
-
-
-def _require_apart(work: _Work) -> None:
-    if work.forget is None or work.retain is None:
-        return
-    if work.forget.encoding_sha256 != work.retain.encoding_sha256:
-        text = "the forget and retained sets are encoded differently"
-        raise RepairInputError(text)
-    both = duplicates_between(work.forget, work.retain)
-    if both:
-        first, second = both[0]
-        text = (
-            f"the same record is in both sets: record {first} of {work.forget.source} is record {second} of "
-            f"{work.retain.source} ({len(both)} in all); take it out of the retained set"
-        )
-        raise RepairInputError(text)
 
 
 def _found(work: _Work, options: argparse.Namespace, progress: Progress) -> tuple[Patch, RepairResult | None]:

@@ -16,6 +16,7 @@ from prune_verify.checker.encoding import read_file
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.repair.errors import RepairInputError
+from prune_verify.request_sets import default_radii
 
 __all__ = ["ThreatModel", "default_threat_model", "load_threat_model"]
 
@@ -76,8 +77,7 @@ class ThreatModel:
 
 def default_threat_model(domain: Domain) -> ThreatModel:
     """Radii 0.1 and 0.05 times the width of the narrowest interval of the domain."""
-    width = min(high - low for low, high in zip(domain.lower, domain.upper, strict=True))
-    return ThreatModel(domain, width / 10, width / 20)
+    return ThreatModel(domain, *default_radii(domain))
 
 
 def _amount(name: str, value: object, path: Path) -> Fraction:
