@@ -3,7 +3,7 @@
 The stages, each for the records that those before left open::
 
     1 middle      the network at the middle of each box: which atom to try, and whether the goal fails there
-    2 crown-ibp   rule crown over interval enclosures, for all records at once; what it proves, as in 4
+    2 crown-ibp   rule crown over interval enclosures, for all records at once
     3 attack      projected gradient descent with restarts
     4 crown       rule crown over enclosures that are tightened first
     5 alpha       slopes optimised by the bound engine (auto_LiRPA), all open goals in one batch; then a longer attack
@@ -269,12 +269,6 @@ def _crown_ibp(state: _State, _: str) -> None:
         rows, clauses = np.nonzero(state.open[records])
         choices = state.choices[records[rows], clauses]
         gaps = _gaps(goals, records, rows, clauses, choices, intervals, Hints())
-        # tighter enclosures may turn a slope of rule crown over and prove less: only what the checker sees counts
-        again = np.flatnonzero(gaps > 0)
-        if again.size:
-            known, places = np.unique(rows[again], return_inverse=True)
-            tight = crown_intervals(goals.network, *goals.boxes(records[known]), goals.arithmetic)
-            gaps[again] = _gaps(goals, records[known], places, clauses[again], choices[again], tight, Hints())
         state.close(records[rows], clauses, choices, gaps)
 
 
