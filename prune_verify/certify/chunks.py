@@ -9,7 +9,7 @@ Source: certs/SPEC.md section 5.4 (what a proof is made of).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ class Chunk:
         least: float64 [records, clauses, atoms].
         strict: whether atoms are.
         limits: how much to spend.
+        partners: ReLUs to compare, see :class:`prune_verify.checker.goals.Goals`.
         engine: makes the bound engine.
 
     """
@@ -60,6 +61,7 @@ class Chunk:
     least: Floats
     strict: bool
     limits: Limits
+    partners: Mapping[int, int]
     engine: Callable[[Network], Engine] = BoundEngine
 
     def goals(self) -> Goals:
@@ -74,7 +76,17 @@ class Chunk:
             return np.broadcast_to(self.objectives, shape) if shared else self.objectives[records], self.least[records]
 
         records, clauses, atoms = self.least.shape
-        return Goals(self.network, self.arithmetic, records, clauses, atoms, boxes, constraint, self.strict)
+        return Goals(
+            self.network,
+            self.arithmetic,
+            records,
+            clauses,
+            atoms,
+            boxes,
+            constraint,
+            strict=self.strict,
+            partners=self.partners,
+        )
 
     def key(self) -> str:
         """Digest of everything that the report depends on."""
@@ -83,7 +95,7 @@ class Chunk:
             self.network.digest().encode(),
             self.arithmetic.encode(),
             *(_bytes(array) for array in (self.low, self.high, self.objectives, self.least)),
-            str(self.strict).encode(),
+            f"{self.strict} {sorted(self.partners.items())}".encode(),
             json.dumps(asdict(self.limits), sort_keys=True).encode(),
             f"{self.engine.__module__}.{self.engine.__qualname__}".encode(),
         )
@@ -112,6 +124,7 @@ def chunks(
             np.ascontiguousarray(least),
             goals.strict,
             limits,
+            dict(goals.partners),
             engine,
         )
 

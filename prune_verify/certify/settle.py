@@ -300,7 +300,7 @@ def _crown(state: _State, _: str) -> None:
     goals = state.goals
     for records in _parts(goals, state.records()):
         try:
-            intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic)
+            intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic, partners=goals.partners)
         except ProofError as error:
             state.found.why |= dict.fromkeys(records.tolist(), str(error))
             continue
@@ -336,7 +336,7 @@ def _alpha(state: _State, _: str) -> None:
             low, high = (end[rows] for end in _outward(*goals.boxes(records)))
             found = engine.lower_bounds(one, low, high, method="alpha-crown", iterations=limits.iterations)
             slopes = {node: np.asarray(values[0], dtype=np.float32) for node, values in found.slopes.items()}
-            intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic)
+            intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic, partners=goals.partners)
             try:
                 gaps = _gaps(goals, records, rows, clauses, choices, intervals, Hints(slopes))
             except ProofError:  # slopes that do not fit this network

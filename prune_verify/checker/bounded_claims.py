@@ -180,11 +180,12 @@ def _retain_close_goals(problem: Problem, claim: Claim) -> Goals:
     rows, delta = problem.rows("retain"), _amount(claim.delta, claim, "delta")
     boxes, count = _balls(problem, rows, _amount(claim.radius, claim, "radius")), problem.base.labels
     eye, most = np.eye(count), float64_not_above(delta)
-    additive = isinstance(problem.patch, LearnedPatch)
+    additive, partners = isinstance(problem.patch, LearnedPatch), dict[int, int]()
     if additive:
         network, moved = difference_network(problem.learned_patch(), problem.base.input_shape), eye
     else:
         network, moved = pair_network(problem.base, problem.patched), np.concatenate([-eye, eye], axis=1)
+        partners = _partners(network, len(problem.base.nodes))
     both = np.concatenate([-moved, moved])[:, np.newaxis]
 
     def constraint(records: Rows) -> tuple[Floats, Floats]:
@@ -194,7 +195,18 @@ def _retain_close_goals(problem: Problem, claim: Claim) -> Goals:
         least = np.concatenate([-allowed, -allowed], axis=1)[:, :, np.newaxis]
         return np.broadcast_to(both, (len(records), *both.shape)), least
 
-    return Goals(network, claim.arithmetic, len(rows.y), 2 * count, 1, boxes, constraint)
+    return Goals(network, claim.arithmetic, len(rows.y), 2 * count, 1, boxes, constraint, partners=partners)
+
+
+def _partners(pair: Network, first: int) -> dict[int, int]:
+    """The ReLUs of two networks side by side, in order, where they have one shape; any pairing is sound.
+
+    Those of the later network that are shared are not in it: the last ones are then those without a counterpart.
+    """
+    relus = [i for i, node in enumerate(pair.nodes) if node.op == "Relu"]
+    later, earlier = [i for i in relus if i >= first], [i for i in relus if i < first]
+    pairs = zip(later, earlier[max(0, len(earlier) - len(later)) :], strict=False)
+    return {one: other for one, other in pairs if pair.nodes[one].shape == pair.nodes[other].shape}
 
 
 def _less_the_last_sum(problem: Problem, box: Box, delta: float) -> Floats:

@@ -16,9 +16,9 @@ Source: MATHS 5.2; certs/SPEC.md sections 5.2 to 5.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import prod
 
@@ -56,6 +56,7 @@ class Goals:
         constraint: of some records: c [records, clauses, atoms, labels], exact, and least [records, clauses, atoms].
         strict: whether an atom is ``>`` instead of ``>=``.
         exact: whether bounds are computed in integers.
+        partners: by ``Relu`` node of the later of two networks side by side: the node of the other to compare it with.
 
     """
 
@@ -68,6 +69,7 @@ class Goals:
     constraint: Callable[[Rows], tuple[Floats, Floats]]
     strict: bool = False
     exact: bool = False
+    partners: Mapping[int, int] = field(default_factory=dict)
 
     def holds(self, bound: Floats, least: Floats) -> Bools:
         """Whether lower bounds are enough."""
@@ -132,7 +134,9 @@ class _Roots:
             self.records = known
             goals = self.goals
             boxes = goals.boxes(known)
-            self.intervals = crown_intervals(goals.network, *boxes, goals.arithmetic, exact=goals.exact)
+            self.intervals = crown_intervals(
+                goals.network, *boxes, goals.arithmetic, exact=goals.exact, partners=goals.partners
+            )
         return self.intervals, np.searchsorted(self.records, known)[places]
 
 

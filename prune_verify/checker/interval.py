@@ -66,6 +66,8 @@ class Intervals:
         logits: index of the network's output.
         sums: of nodes that add up products: for each element the sum of absolute terms, and how many terms.
         empty: [rows]: two enclosures of one value had nothing in common: no execution is in this case.
+        apart: by ``Relu`` node of a pair of networks: the partner's node, and an enclosure of the difference of
+            their inputs.
 
     """
 
@@ -74,6 +76,7 @@ class Intervals:
     logits: int
     empty: npt.NDArray[np.bool_]
     sums: dict[int, tuple[Floats, int]] = field(default_factory=dict)
+    apart: dict[int, tuple[int, Box]] = field(default_factory=dict)
 
     def box(self, node: int) -> Box:
         """The enclosure of one node."""

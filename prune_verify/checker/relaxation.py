@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ from prune_verify.checker.interval import (
     require_ieee_float64,
 )
 from prune_verify.checker.network import Network, Node
-from prune_verify.checker.relaxation_rules import carried, constants, largest, offset, piecewise, relu
+from prune_verify.checker.relaxation_rules import carried, constants, difference, largest, offset, piecewise, relu
 
 __all__ = ["Hints", "beats", "crown_intervals", "lower_bounds"]
 
@@ -96,6 +97,7 @@ class Hints:
 
 
 _NONE = Hints()
+_ALONE: Mapping[int, int] = MappingProxyType({})
 
 
 class _Enclosure:
@@ -138,8 +140,9 @@ def _rows(array: Floats, rows: Rows) -> Floats:
 class _Walk:
     """One walk back from a node: open coefficients and the constant, for a batch of objectives."""
 
-    def __init__(self, known: _Enclosure, rows: Rows, hints: Hints = _NONE) -> None:
+    def __init__(self, known: _Enclosure, rows: Rows, hints: Hints = _NONE, *, paired: bool = False) -> None:
         self.known, self.rows, self.hints = known, rows, hints
+        self.apart = known.intervals.apart if paired and not known.exact else {}
         self.coefficients: dict[int, Floats] = {}
         self.lines: dict[int, Floats] = {}
         self.total, self.size, self.count = np.zeros(len(rows)), np.zeros(len(rows)), 0
@@ -166,10 +169,15 @@ class _Walk:
             raise ProofError(f"node {index}", "relaxation: finite coefficients", "no overflow", "overflow")
         self.coefficients[index] = coefficient
 
-    def run(self, start: int, objective: Floats) -> Floats:
-        """Lower bounds [rows] of ``objective`` [rows, *shape of the start node] times that node's value."""
+    def run(self, start: int, objective: Floats, less: int | None = None) -> Floats:
+        """Lower bounds [rows] of ``objective`` [rows, *shape of the start node] times that node's value.
+
+        With ``less``: times what is left of it without the value of that earlier node.
+        """
         with np.errstate(all="ignore"):  # what overflows is refused below and in push
             self.push(start, objective)
+            if less is not None:
+                self.push(less, -objective)
             for index in range(start, -1, -1):
                 coefficient = self.coefficients.pop(index, None)
                 if coefficient is not None:
@@ -200,6 +208,9 @@ class _Walk:
         if cost is not None:
             self.pay(-(np.abs(coefficient) * cost[0]))
             self.pay(np.broadcast_to(-cost[1], len(self.rows)))
+        if index in self.apart:
+            self._difference(index, node, coefficient)
+            return
         if node.op in _CHOICES:
             parts, least = self._chosen(index, node, coefficient)
             self.pay(least)
@@ -211,6 +222,20 @@ class _Walk:
                 self.pay(coefficient * constant)
         for source, part in zip(node.inputs, parts, strict=True):
             self.push(source, part)
+
+    def _difference(self, index: int, node: Node, coefficient: Floats) -> None:
+        """Rule difference: A relu' = A (relu' - relu) + A relu; the partner pays its own rounding in both parts."""
+        partner, (low, high) = self.apart[index]
+        source, other = node.inputs[0], self.known.network.nodes[partner].inputs[0]
+        apart = _rows(low, self.rows), _rows(high, self.rows)
+        line, least = difference(coefficient, apart, self.box(source), self.box(other))
+        self.pay(least)
+        cost = self.known.cost(partner, self.rows)
+        if cost is not None:
+            self.pay(-(np.abs(coefficient) * cost[0]))
+        self.push(source, line)
+        self.push(other, -line)
+        self.push(partner, coefficient)
 
     def _chosen(self, index: int, node: Node, coefficient: Floats) -> tuple[list[Floats], Floats]:
         """L of each input, and what is paid for it, for a node that is not linear."""
@@ -269,6 +294,9 @@ def lower_bounds(
         part = np.arange(start, min(start + step, count))
         objective = objectives[part].reshape(-1, *network.output_shape)
         found[part] = _Walk(known, places[part], hints.part(part)).run(network.output, objective)
+        if intervals.apart and not exact:
+            other = _Walk(known, places[part], hints.part(part), paired=True).run(network.output, objective)
+            found[part] = np.maximum(found[part], other)
     return found
 
 
@@ -281,6 +309,7 @@ def crown_intervals(
     within: Intervals | None = None,
     hints: Hints = _NONE,
     exact: bool = False,
+    partners: Mapping[int, int] = _ALONE,
 ) -> Intervals:
     """Enclose every value over boxes, the inputs of unstable ReLUs (and of other choices) tightened in order.
 
@@ -292,6 +321,7 @@ def crown_intervals(
         within: enclosures that hold for the same rows already, narrowed by a case distinction.
         hints: slopes for all bounds on one row; others take rule crown.
         exact: tighten in integers.
+        partners: by ``Relu`` node: an earlier one of the same shape, whose input is to be compared with its own.
 
     Returns:
         The enclosures; with ``within``, rows in which two of them have nothing in common are ``empty``.
@@ -318,8 +348,30 @@ def crown_intervals(
             if within is None and found.empty.any():
                 expected, got = "a region that is not empty", "an empty enclosure"
                 raise ProofError(f"node {index}", "relaxation: enclosures", expected, got)
+        if index in partners and not exact:
+            found.apart[index] = partners[index], _apart(known, index, partners[index])
         relaxed.append(node.op in _CHOICES or any(relaxed[i] for i in node.inputs))
     return found
+
+
+def _apart(known: _Enclosure, index: int, partner: int) -> Box:
+    """Enclose the difference of the inputs of two ReLUs: by their enclosures, and by walks where a sign is open."""
+    source, other = (known.network.nodes[i].inputs[0] for i in (index, partner))
+    (one_low, one_high), (low, high) = known.intervals.box(source), known.intervals.box(other)
+    below, above = np.nextafter(one_low - high, -np.inf), np.nextafter(one_high - low, np.inf)
+    shape, step = below.shape[1:], max(1, _at_once(known.network) // 2)
+    below, above = below.reshape(len(below), -1), above.reshape(len(above), -1)
+    settled = ((one_low >= 0) & (low >= 0)) | ((one_high <= 0) & (high <= 0))
+    rows, elements = np.nonzero(~settled.reshape(below.shape))
+    for start in range(0, len(rows), step):
+        row, element = rows[start : start + step], elements[start : start + step]
+        one = np.zeros((len(row), below.shape[1]))
+        one[np.arange(len(row)), element] = 1.0
+        objective, both = np.concatenate([one, -one]).reshape(-1, *shape), np.concatenate([row, row])
+        least, most = np.split(_Walk(known, both, paired=True).run(source, objective, other), 2)
+        below[row, element] = np.maximum(below[row, element], least)
+        above[row, element] = np.minimum(above[row, element], -most)
+    return below.reshape(-1, *shape), np.maximum(below, above).reshape(-1, *shape)
 
 
 def _read_by_choices(network: Network) -> tuple[set[int], set[int]]:

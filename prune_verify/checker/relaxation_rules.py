@@ -5,6 +5,7 @@ lose in them is charged by the kernel (:func:`prune_verify.checker.interval.node
 linear function L of their inputs and pay the least value of ``A f(x) - L x`` over the enclosures. The lemmas:
 
 relu    the difference is piecewise linear with its one breakpoint at 0, so that it is least at an end or at 0; any L
+difference  of two ReLUs: relu of the difference of their inputs, of either sign; any L
 clip    the same with the breakpoints at the clip's own ends, and abs with one at 0; any L
 max     for A < 0 the difference is the least over i of ``(A - L_i) x_i - sum over the others of L_j x_j``, each
         separable; any L. For A >= 0, with L = A at one place and 0 elsewhere, it is at least 0, as max x >= x_k.
@@ -25,7 +26,7 @@ from prune_verify.checker.errors import UnsupportedVersionError
 from prune_verify.checker.interval import U64, Box, Floats
 from prune_verify.checker.network import Network, Node, apply_node, windows
 
-__all__ = ["carried", "constants", "largest", "offset", "piecewise", "relu"]
+__all__ = ["carried", "constants", "difference", "largest", "offset", "piecewise", "relu"]
 
 _LEAN = 1 + 2.0**-10  # rule crown takes slope 1 where high exceeds -low by this much: no tie hangs on a last bit
 
@@ -223,6 +224,30 @@ def relu(coefficient: Floats, box: Box, slope: Some, shift: Some) -> tuple[Float
     below, above = (np.where(end > 0, (coefficient - line) * end, -(line * end)) for end in box)
     least = np.minimum(below, above)
     return line, np.where(unstable, np.minimum(least, 0.0), least)
+
+
+def difference(coefficient: Floats, apart: Box, one: Box, other: Box) -> tuple[Floats, Floats]:
+    """Rule difference: ``A (max(x', 0) - max(x, 0)) >= L (x' - x) + m`` for d = x' - x in an enclosure.
+
+    The left side lies between ``A min(d, 0)`` and ``A max(d, 0)``: for A >= 0 it is at least ``-A max(-d, 0)``, for
+    A < 0 at least ``A max(d, 0)``, so that rule relu serves. Where both signs are settled it is ``A d`` or 0.
+
+    Args:
+        coefficient: A [rows, *shape].
+        apart: enclosure of d.
+        one: enclosure of x'.
+        other: enclosure of x.
+
+    Returns:
+        L and m, rounded as those of rule relu.
+
+    """
+    sign = np.where(coefficient >= 0, -1.0, 1.0)
+    low, high = np.where(sign > 0, apart[0], -apart[1]), np.where(sign > 0, apart[1], -apart[0])
+    line, least = relu(-np.abs(coefficient), (low, high), None, None)
+    active, idle = (one[0] >= 0) & (other[0] >= 0), (one[1] <= 0) & (other[1] <= 0)
+    settled = active | idle
+    return np.where(settled, np.where(active, coefficient, 0.0), sign * line), np.where(settled, 0.0, least)
 
 
 def piecewise(node: Node, coefficient: Floats, box: Box) -> tuple[Floats, Floats]:

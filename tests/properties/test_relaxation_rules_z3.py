@@ -141,6 +141,37 @@ class Choice:
         self.negated = [-h for h in self.high], [-lo for lo in self.low]
 
 
+@pytest.mark.parametrize(
+    ("sentence", "dropped", "expected"),
+    [
+        ("the difference of two ReLUs lies between min(d, 0) and max(d, 0)", (), HOLDS),
+        ("without an enclosure of d", ("d",), FAILS),
+        ("without the sign of A", ("sign",), FAILS),
+    ],
+)
+def test_the_difference_of_two_relus(sentence, dropped, expected) -> None:
+    a, line, x, y, low, high = z3.Reals("a line x y low high")
+    d = x - y
+    conditions = [low <= high] if "d" in dropped else [low <= d, d <= high]
+    below = [line == line] if "sign" in dropped else [a >= 0]
+
+    def chord(end):
+        return a * least(end, 0) - line * end
+
+    middle = either(low < 0, either(high > 0, chord(z3.RealVal(0)), chord(high)), chord(low))
+    paid = least(chord(low), chord(high), middle)
+    conclusion = a * (most(x, 0) - most(y, 0)) >= line * d + paid
+    assert refute([*conditions, *below], conclusion) == expected
+    if expected == HOLDS:  # and for A < 0 with max(d, 0)
+
+        def steep(end):
+            return a * most(end, 0) - line * end
+
+        middle = either(low < 0, either(high > 0, steep(z3.RealVal(0)), steep(high)), steep(low))
+        other = a * (most(x, 0) - most(y, 0)) >= line * d + least(steep(low), steep(high), middle)
+        assert refute([*conditions, a < 0], other) == HOLDS
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_max_and_min_at_one_place(count) -> None:
     """A >= 0: max(x) >= x_k, whatever k. A <= 0: the same of min. Neither holds for the other sign."""
