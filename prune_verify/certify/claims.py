@@ -13,6 +13,7 @@ from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.minimal import prove_minimality
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
+from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.patch import JointPatch
 from prune_verify.request import Request
@@ -77,6 +78,7 @@ def _minimality(kind: str, request: Request) -> Claim:
 _FOREIGN = {
     "forget": "relaxation",
     "band": "relaxation",
+    "retain_exact": "identity",
     "retain_label": "relaxation",
     "retain_close": "relaxation",
 }
@@ -159,8 +161,13 @@ def _bounded(problem: Problem, claim: Claim, name: str, effort: Effort, progress
     return Decided(name, replace(claim, method=proved.method), proved.outcome, proved.proof, proved)
 
 
+def _identical(problem: Problem, claim: Claim, name: str, _effort: Effort, _progress: Progress) -> Decided:
+    return Decided(name, claim, decide_identity(problem, claim))
+
+
 _PROVERS: dict[str, Callable[[Problem, Claim, str, Effort, Progress], Decided]] = {
     "structural": _structural,
+    "identity": _identical,
     "covering-dual": _minimal,
     "relaxation": _bounded,
 }

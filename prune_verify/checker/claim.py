@@ -51,7 +51,7 @@ class Claim:
         kind: ``forget``, ``retain_exact``, ``retain_label``, ``retain_close``, ``band``, ``minimality``,
             ``locality``, ``forget_class`` or ``retain_other_labels`` (MATHS 2).
         arithmetic: ``real`` or ``ieee754-binary32``.
-        method: ``structural``, ``relaxation``, ``relaxation+smt`` or ``covering-dual``.
+        method: ``structural``, ``relaxation``, ``relaxation+smt``, ``covering-dual`` or ``identity``.
         radius: of the ball around each record; None where no record is meant.
         margin: tau of F and FC; None elsewhere.
         label: the class of FC and RC*.

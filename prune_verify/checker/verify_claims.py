@@ -13,10 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from prune_verify.checker.bounded_claims import decide_bounded, record_query
-from prune_verify.checker.claim import Outcome, Problem, decide
+from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.encoding import format_decimal, format_time
 from prune_verify.checker.errors import AssumptionNotPermittedError, PolicyError, ProofError
+from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.policy import Policy, TrustStore
 from prune_verify.checker.region import require_radius
@@ -32,6 +33,14 @@ _SETS = {
     "forget": "forget", "band": "forget", "minimality": "forget",
     "retain_exact": "retain", "retain_label": "retain", "retain_close": "retain",
 }  # fmt: skip
+_DECIDES: dict[str, Callable[[Problem, Claim, bytes, str], Outcome]] = {
+    "structural": lambda problem, claim, _data, _path: decide(problem, claim),
+    "identity": lambda problem, claim, _data, _path: decide_identity(problem, claim),
+    "covering-dual": decide_minimality,
+    "relaxation": decide_bounded,
+    "relaxation+smt": decide_bounded,
+}
+_WITHOUT_EVIDENCE = ("structural", "identity")
 
 
 @dataclass(frozen=True)
@@ -126,17 +135,12 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
         lacking = which is not None
         no_patch = problem.patch is None and statement.patch is not None
         proof = run.evidence.get(f"{item.id}.proof")
-        if lacking or no_patch or (item.claim.method != "structural" and proof is None):
+        if lacking or no_patch or (item.claim.method not in _WITHOUT_EVIDENCE and proof is None):
             reason = f"the {which} set is missing" if lacking else "its evidence is missing"
             run.open(f"claim {item.id}", "SKIP", f"{_phrase(item)}: {reason}", DATA_MISSING)
             continue
         say(f"claim {item.id}: {_phrase(item)}")
-        if item.claim.method == "structural":
-            outcome = decide(problem, item.claim)
-        elif item.claim.method == "covering-dual":
-            outcome = decide_minimality(problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
-        else:
-            outcome = decide_bounded(problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
+        outcome = _DECIDES[item.claim.method](problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
         _compare(item, outcome)
         outcomes[item.id] = outcome
         _note(run, item, outcome)
