@@ -149,10 +149,14 @@ def clamped(case: Case, x: Singles) -> Singles:
     found = []
     for low, value, high in zip(case.lower, x.reshape(-1).tolist(), case.upper, strict=True):
         one = np.float32(value)
+        if Fraction(float(one)) < low:
+            one = np.float32(float(low))
+        if Fraction(float(one)) > high:
+            one = np.float32(float(high))
         while Fraction(float(one)) < low:
-            one = np.nextafter(max(one, np.float32(low)), np.float32(np.inf))
+            one = np.nextafter(one, np.float32(np.inf))
         while Fraction(float(one)) > high:
-            one = np.nextafter(min(one, np.float32(high)), np.float32(-np.inf))
+            one = np.nextafter(one, np.float32(-np.inf))
         found.append(one)
     return np.array(found, dtype=np.float32).reshape(x.shape)
 
