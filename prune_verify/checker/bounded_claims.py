@@ -39,7 +39,7 @@ from prune_verify.checker.interval import (
     node_rounding,
     sum_rounding,
 )
-from prune_verify.checker.network import Network, Node
+from prune_verify.checker.network import Network, Node, node_key
 from prune_verify.checker.patch import LearnedPatch
 from prune_verify.checker.proof import Proof, parse
 from prune_verify.checker.region import float64_not_above, float64_not_below
@@ -108,13 +108,27 @@ def record_query(problem: Problem, claim: Claim, record: int) -> str:
     return forget_query(problem.patched, lower, upper, int(rows.y[record]), margin)
 
 
-def pair_network(base: Network, patched: Network) -> Network:
-    """Base and patched network side by side on one input: the logits of the base, then those of the patched network."""
-    shift = len(base.nodes) - 1
-    others = [replace(node, inputs=tuple(i + shift if i else 0 for i in node.inputs)) for node in patched.nodes[1:]]
-    nodes = [*base.nodes, *others]
+def pair_network(base: Network, patched: Network, *, shared: bool = False) -> Network:
+    """Base and patched network side by side on one input: the logits of the base, then those of the patched network.
+
+    With ``shared`` a node of the patched network that is a node of the base (the same operator, attributes and numbers
+    bit for bit, on inputs that are the same) IS that node, and no node of the base stands for two. Over the reals this
+    changes no value. In binary32 base and patched network run apart, and one node may round differently in the two: a
+    clause that speaks of the logits of one network only may share, because the nodes behind those logits are, one to
+    one, the nodes of that network; a clause about both may not.
+    """
+    nodes, place = list(base.nodes), {0: 0}
+    known: dict[tuple[object, ...], list[int]] = {}
+    for index, node in enumerate(base.nodes if shared else ()):
+        known.setdefault(node_key(node, node.inputs), []).append(index)
+    for index, node in enumerate(patched.nodes[1:], 1):
+        inputs = tuple(place[i] for i in node.inputs)
+        same = known.get(node_key(node, inputs)) if shared else None
+        if not same:
+            nodes.append(replace(node, inputs=inputs))
+        place[index] = same.pop(0) if same else len(nodes) - 1
     ends = []
-    for output in (base.output, patched.output + shift if patched.output else 0):
+    for output in (base.output, place[patched.output]):
         nodes.append(Node("Reshape", (output,), (prod(nodes[output].shape),)))
         ends.append(len(nodes) - 1)
     width = sum(prod(nodes[end].shape) for end in ends)
@@ -184,7 +198,8 @@ def _retain_close_goals(problem: Problem, claim: Claim) -> Goals:
     if additive:
         network, moved = difference_network(problem.learned_patch(), problem.base.input_shape), eye
     else:
-        network, moved = pair_network(problem.base, problem.patched), np.concatenate([-eye, eye], axis=1)
+        network = pair_network(problem.base, problem.patched, shared=claim.arithmetic != BINARY32)
+        moved = np.concatenate([-eye, eye], axis=1)
         partners = _partners(network, len(problem.base.nodes))
     both = np.concatenate([-moved, moved])[:, np.newaxis]
 
@@ -231,7 +246,7 @@ def _retain_label_goals(problem: Problem, claim: Claim) -> Goals:
     """RL: a clause per other label and network, that the base's own answer at the centre beats it; strict."""
     rows, count = problem.rows("retain"), problem.base.labels
     answers = strict_answers(problem.base, rows.x)
-    network = pair_network(problem.base, problem.patched)
+    network = pair_network(problem.base, problem.patched, shared=True)  # each clause is about one of the two
 
     def constraint(records: Rows) -> tuple[Floats, Floats]:
         one = -_margins(np.maximum(answers[records], 0), count)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from prune_verify.checker.claim import Claim, Outcome, Problem
 from prune_verify.checker.errors import ProofError, UnsupportedVersionError
 from prune_verify.checker.interval import Box, Floats, Intervals, enclose, require_ieee_float64
-from prune_verify.checker.network import Network, Node, apply_node
+from prune_verify.checker.network import Network, Node, apply_node, node_key
 
 __all__ = ["base_inside", "decide_identity", "unchanged"]
 
@@ -47,16 +47,9 @@ _SMALL = 2.0**100
 _EXACT = ("Constant", "Reshape", "Transpose", "Concat", "Gather", "Relu", "Max", "Min", "Clip", "Abs", "MaxPool")
 
 Bools = npt.NDArray[np.bool_]
-Key = tuple[object, ...]
 
 
 # --- (a) the base inside the patched network ---
-
-
-def _key(node: Node, inputs: tuple[int, ...]) -> Key:
-    """What a node computes from ``inputs``: equal keys, equal functions of the same values, bit for bit."""
-    arrays = tuple((name, value.shape, value.astype("<f4").tobytes()) for name, value in sorted(node.arrays.items()))
-    return node.op, inputs, node.shape, tuple(sorted(node.ints.items())), arrays
 
 
 def _live(network: Network) -> set[int]:
@@ -80,16 +73,16 @@ def base_inside(base: Network, patched: Network) -> int | None:
         The node of the patched network that is the base's output, or None.
 
     """
-    known, first = dict[Key, int](), dict[int, int]()
+    known, first = dict[tuple[object, ...], int](), dict[int, int]()
     live = _live(patched) | {0}
     for index in sorted(live):
         node = patched.nodes[index]
-        place = known.setdefault(_key(node, tuple(first[i] for i in node.inputs)), index)
+        place = known.setdefault(node_key(node, tuple(first[i] for i in node.inputs)), index)
         first[index] = place if node.op in _EXACT else index
     needed, there = _live(base) | {0}, dict[int, int]()
     for index in sorted(needed):
         node = base.nodes[index]
-        found = known.get(_key(node, tuple(there[i] for i in node.inputs)))
+        found = known.get(node_key(node, tuple(there[i] for i in node.inputs)))
         if found is None:
             return None
         there[index] = found
@@ -139,7 +132,7 @@ def _extreme(step: _Step) -> Floats:
 
 
 def _sum_of_two(step: _Step) -> Floats:
-    """x + 0, 0 + x and x - 0 are x: no sum, in whatever order, is changed by an addend that is 0."""
+    """Zero added or taken away: no sum, in whatever order, is changed by an addend that is 0."""
     one, other = (step.lifted(names) for names in step.names)
     result = np.where(other == 0, one, step.own)
     if step.node.op == "Add":

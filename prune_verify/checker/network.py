@@ -129,6 +129,12 @@ class Network:
         return hasher.hexdigest()
 
 
+def node_key(node: Node, inputs: tuple[int, ...]) -> tuple[object, ...]:
+    """What a node computes from ``inputs``: equal keys, equal functions of the same values, bit for bit."""
+    arrays = tuple((name, value.shape, value.astype("<f4").tobytes()) for name, value in sorted(node.arrays.items()))
+    return node.op, inputs, node.shape, tuple(sorted(node.ints.items())), arrays
+
+
 def _broadcast_form(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The tensor without leading axes of length one, which broadcasting would supply (the result's shape is hashed)."""
     while value.ndim and value.shape[0] == 1:
