@@ -20,8 +20,8 @@ DECIDES = (
     "goals", "trees", "proof", "minimality",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 10550
-MOST_DECIDING = 3920
+MOST_TRUSTED = 10960
+MOST_DECIDING = 4025
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40

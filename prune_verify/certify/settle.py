@@ -335,7 +335,7 @@ def _alpha(state: _State, _: str) -> None:
             one = objectives[rows, clauses, choices].astype(np.float32)[:, np.newaxis]
             low, high = (end[rows] for end in _outward(*goals.boxes(records)))
             found = engine.lower_bounds(one, low, high, method="alpha-crown", iterations=limits.iterations)
-            slopes = {node: np.asarray(values[0], dtype=np.float32) for node, values in found.slopes.items()}
+            slopes = {node: _finite(values[0]) for node, values in found.slopes.items()}
             intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic, partners=goals.partners)
             try:
                 gaps = _gaps(goals, records, rows, clauses, choices, intervals, Hints(slopes))
@@ -347,6 +347,11 @@ def _alpha(state: _State, _: str) -> None:
             state.close(records[rows], clauses, choices, gaps)
     except BoundsError:
         return
+
+
+def _finite(slopes: Singles) -> Singles:
+    """Slopes that a proof can hold."""
+    return np.nan_to_num(np.asarray(slopes, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
 
 
 def _worth(network: Network) -> bool:

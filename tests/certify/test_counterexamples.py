@@ -208,7 +208,6 @@ def test_a_margin_that_only_rounding_breaks_is_not_refuted_over_the_reals() -> N
 def test_a_network_that_overflows_refutes_nothing() -> None:
     huge = Node("Linear", (0,), (2,), {"axis": (-1,)}, {"weight": np.full((2, 2), 3e38, np.float32), "bias": np.zeros(2, np.float32)})
     nodes = [Node("Input", (), (2,))]
-    for place in range(9):
-        nodes.append(Node("Linear", (place,), (2,), huge.ints, huge.arrays))
+    nodes += [Node("Linear", (place,), (2,), huge.ints, huge.arrays) for place in range(9)]
     network = Network(tuple(nodes), 9)
     assert not refuted_over_the_reals(FORGET, 0, network, network, np.full(2, 3e38, np.float32))

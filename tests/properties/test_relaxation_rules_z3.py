@@ -153,7 +153,7 @@ def test_the_difference_of_two_relus(sentence, dropped, expected) -> None:
     a, line, x, y, low, high = z3.Reals("a line x y low high")
     d = x - y
     conditions = [low <= high] if "d" in dropped else [low <= d, d <= high]
-    below = [line == line] if "sign" in dropped else [a >= 0]
+    below = [] if "sign" in dropped else [a >= 0]
 
     def chord(end):
         return a * least(end, 0) - line * end
