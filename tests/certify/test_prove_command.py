@@ -70,7 +70,9 @@ def _prove(folder: Path, question: str, *words: str | Path, network: str = "net.
 
 @pytest.mark.parametrize("arithmetic", [REAL, BINARY32])
 @pytest.mark.parametrize("question", ["easy.vnnlib", "splits.vnnlib"])
-def test_unsat_with_a_proof_that_check_proof_accepts(folder: Path, tmp_path: Path, question: str, arithmetic: str, capsys) -> None:
+def test_unsat_with_a_proof_that_check_proof_accepts(
+    folder: Path, tmp_path: Path, question: str, arithmetic: str, capsys
+) -> None:
     proof = tmp_path / "proof"
     code, text = _prove(folder, question, "--proof", proof, "--arithmetic", arithmetic, "--json")
     answer = json.loads(text)
@@ -135,7 +137,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("sentence", "files", "words", "named"), REFUSED, ids=[row[0] for row in REFUSED])
-def test_what_is_refused(sentence: str, files: tuple[str, str], words: tuple, named: str, folder: Path, tmp_path: Path) -> None:
+def test_what_is_refused(
+    sentence: str, files: tuple[str, str], words: tuple, named: str, folder: Path, tmp_path: Path
+) -> None:
     code, text = _prove(folder, files[1], *words, "--proof", tmp_path / "p", network=files[0])
     assert code == 2
     assert named in text
