@@ -62,7 +62,7 @@ def _asked(network: Network, arithmetic: str = REAL, margin: Fraction = Fraction
     return problem, Claim("forget", arithmetic, "relaxation", radius=Fraction(1, 2), margin=margin)
 
 
-EXACT = [(seed, size) for size in (2, 3, 4) for seed in range(2)]
+EXACT = [(0, 2), (1, 2), *(pytest.param(seed, size, marks=pytest.mark.slow) for size in (3, 4) for seed in (0, 1))]
 
 
 @pytest.mark.parametrize(("seed", "size"), EXACT)
