@@ -161,11 +161,13 @@ def _tables(
 ) -> tuple[dict[int, Integers], dict[int, npt.NDArray[np.float32]]]:
     """The slopes of all sets, one table per ``Relu``: only of the places that are active."""
     places, stacked = {}, {}
-    for relu in sorted(tables[0]) if tables else ():
-        chosen = np.arange(tables[0][relu].size, dtype=np.int32) if active is None else active.get(relu)
+    sizes = {relu: values.size for table in tables for relu, values in table.items()}
+    for relu, size in sorted(sizes.items()):
+        chosen = np.arange(size, dtype=np.int32) if active is None else active.get(relu)
         if chosen is not None and chosen.size:
-            places[relu] = chosen
-            stacked[relu] = np.stack([table[relu].reshape(-1)[chosen] for table in tables]).astype(np.float32)
+            none = np.zeros(size, dtype=np.float32)  # of a neuron that the output does not depend on
+            rows = [table.get(relu, none).reshape(-1)[chosen] for table in tables]
+            places[relu], stacked[relu] = chosen, np.stack(rows).astype(np.float32)
     return places, stacked
 
 

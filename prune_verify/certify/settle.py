@@ -335,7 +335,7 @@ def _alpha(state: _State, _: str) -> None:
             one = objectives[rows, clauses, choices].astype(np.float32)[:, np.newaxis]
             low, high = (end[rows] for end in _outward(*goals.boxes(records)))
             found = engine.lower_bounds(one, low, high, method="alpha-crown", iterations=limits.iterations)
-            slopes = {node: _finite(values[0]) for node, values in found.slopes.items()}
+            slopes = _of_every_relu(goals.network, found, len(rows))
             intervals = crown_intervals(goals.network, *goals.boxes(records), goals.arithmetic, partners=goals.partners)
             try:
                 gaps = _gaps(goals, records, rows, clauses, choices, intervals, Hints(slopes))
@@ -349,9 +349,17 @@ def _alpha(state: _State, _: str) -> None:
         return
 
 
-def _finite(slopes: Singles) -> Singles:
-    """Slopes that a proof can hold."""
-    return np.nan_to_num(np.asarray(slopes, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+def _of_every_relu(network: Network, found: BoundResult, count: int) -> dict[int, Singles]:
+    """The engine's slopes, 0 where it has none or no number: sets of slopes in a proof have one of every neuron."""
+    slopes = {
+        index: np.zeros((count, *node.shape), dtype=np.float32)
+        for index, node in enumerate(network.nodes)
+        if node.op == "Relu"
+    }
+    for index, values in found.slopes.items():
+        given = np.asarray(values[0], dtype=np.float32)
+        slopes[index] = np.nan_to_num(given, nan=0.0, posinf=1.0, neginf=0.0)
+    return slopes
 
 
 def _worth(network: Network) -> bool:
@@ -480,7 +488,8 @@ def _z3(state: _State, kind: str) -> None:
             state.found.timed |= answer.result == "unknown"
             if answer.result == "sat" and answer.point is not None:
                 _break(state, {record: _nearest(goals, record, answer.point)})
-                state.found.why.setdefault(record, "z3 finds a point that no float32 input repeats")
+                if not state.broken[record]:
+                    state.found.why.setdefault(record, "z3 finds a point that no float32 input repeats")
             if answer.result != "unsat":
                 break
             _split_record(state, record, kind, _MORE * limits.splits, limits.seconds)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ import pytest
 from prune_verify.bounds.engine import BoundEngine, BoundResult
 from prune_verify.bounds.errors import BoundsError
 from prune_verify.certify import settle
+from prune_verify.certify.command import read_sources
 from prune_verify.certify.elaborate import Effort, prove_bounded
+from prune_verify.certify.errors import RefusedByCheckerError
+from prune_verify.certify.issue import Sources, issue
 from prune_verify.certify.proof_trees import RELU, Tree
 from prune_verify.certify.relaxed import Bounds, OneBox
 from prune_verify.certify.relu_splits import Grown
@@ -20,12 +26,15 @@ from prune_verify.certify.settle import Limits
 from prune_verify.certify.smt_goals import Decision
 from prune_verify.checker.bounded_claims import decide_bounded, goals_of
 from prune_verify.checker.claim import Claim, Problem
+from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.errors import CheckError
-from prune_verify.checker.network import Network
+from prune_verify.checker.load_onnx import load_network
+from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.proof import parse
 from prune_verify.checker.rules import BINARY32, REAL
 from tests.certify.small_problems import additive, foreign, seen_gaps
 from tests.checker.random_networks import mlp
+from tests.dishonest_owner import prepare, run
 
 pytestmark = pytest.mark.prover
 
@@ -264,3 +273,69 @@ def test_a_judge_that_lies_is_overruled_by_the_checker(monkeypatch: pytest.Monke
     except CheckError:
         return
     assert false <= set(decided.unknowns)
+
+
+# --- the whole way to a statement ---
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learned patch on digits, and a request whose margin no forget record has."""
+    folder = tmp_path_factory.mktemp("lies")
+    prepare(folder)
+    run(
+        "repair", folder / "base.onnx", "--forget", folder / "forget.npz", "--retain", folder / "retain.npz",
+        "--family", "learned", "--radius", "0.05", "--retained-radius", "0.02", "--delta", "0.1", "--out", folder,
+    )  # fmt: skip
+    request = json.loads((folder / "request.json").read_bytes())
+    assert "margin" in request
+    (folder / "request.json").write_bytes(canonical_json(request | {"margin": "1000"}))
+    return folder
+
+
+def _sources(folder: Path) -> Sources:
+    options = argparse.Namespace(
+        base=folder / "base.onnx", patched=folder / "patched.onnx", patch=None, request=folder / "request.json",
+        forget=str(folder / "forget.npz"), retain=str(folder / "retain.npz"), label_column=None, encoding=None,
+    )  # fmt: skip
+    return read_sources(options)
+
+
+def _without_margin(sources: Sources) -> set[int]:
+    """The forget records at which no label beats the forgotten one by the margin."""
+    logits = evaluate(load_network(sources.patched_bytes, "net").network, sources.forget.x).astype(np.float64)
+    rows = np.arange(len(logits))
+    own = logits[rows, sources.forget.y]
+    return set(np.flatnonzero(logits.max(axis=1) - own < float(sources.request.margin)).tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [TooTight, Steep, Nothing])
+def test_no_statement_counts_a_false_record(asked: Path, tmp_path: Path, engine: type, monkeypatch) -> None:
+    """Everything lies at once; z3's word is an assumption of the statement, which no policy permits by itself."""
+    for _, tell in LIARS:
+        tell(monkeypatch)
+    monkeypatch.setattr(settle, "decide_goal", lambda *_, **__: Decision("unsat"))
+    sources = _sources(asked)
+    false = _without_margin(sources)
+    assert len(false) == len(sources.forget.y)
+    effort = Effort(replace(LIMITS, splits=1, solver_seconds=1.0), engine=engine)
+    issued = issue(sources, tmp_path, cross_checked=0, effort=effort)
+    statement = json.loads((tmp_path / "statement.json").read_bytes())["predicate"]
+    named = set(statement["assumptions"])
+    for item, claim in zip(issued.decided, statement["claims"], strict=True):
+        if claim["kind"] == "forget":
+            resting = dict(item.outcome.questions)
+            assert claim["counts"]["proved"] == len(resting)
+            assert false == set(item.outcome.unknowns) | set(resting)
+            assert set(resting.values()) <= named
+            assert not resting or item.claim.arithmetic == REAL
+    assert issued.verdict["verdict"] in {"UNDECIDED", "REJECTED"}
+
+
+@pytest.mark.slow
+def test_a_statement_that_the_checker_refuses_is_not_written(asked: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(settle, "lower_bounds", lambda *args, **_: np.full(len(args[2]), 1e6))
+    with pytest.raises(RefusedByCheckerError):
+        issue(_sources(asked), tmp_path, cross_checked=0, effort=Effort(LIMITS))
+    assert not list(tmp_path.iterdir())

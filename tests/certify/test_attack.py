@@ -92,7 +92,9 @@ def test_a_planted_counterexample_is_found(place: tuple[float, ...]) -> None:
     def boxes(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full((len(chosen), 2), -1.0), np.full((len(chosen), 2), 1.0)
 
-    goals = Goals(network, REAL, 1, 1, 1, boxes, lambda chosen: (rows[np.newaxis][chosen], np.zeros((len(chosen), 1, 1))))
+    goals = Goals(
+        network, REAL, 1, 1, 1, boxes, lambda chosen: (rows[np.newaxis][chosen], np.zeros((len(chosen), 1, 1)))
+    )
     found = Attack(restarts=8, steps=60).run(goals, _every(goals))
     assert np.abs(found[0] - place).sum() < 0.2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -172,7 +173,9 @@ def test_the_runner_gives_what_the_file_computes(batch: bool) -> None:
         assert found.shape == (3,)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, evaluate(network, x[np.newaxis])[0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found, module(torch.from_numpy(x[np.newaxis])).detach().numpy()[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            found, module(torch.from_numpy(x[np.newaxis])).detach().numpy()[0], rtol=1e-5, atol=1e-6
+        )
 
 
 IDENTITY = Network((Node("Input", (), (2,)),), 0)
@@ -206,8 +209,13 @@ def test_a_margin_that_only_rounding_breaks_is_not_refuted_over_the_reals() -> N
 
 
 def test_a_network_that_overflows_refutes_nothing() -> None:
-    huge = Node("Linear", (0,), (2,), {"axis": (-1,)}, {"weight": np.full((2, 2), 3e38, np.float32), "bias": np.zeros(2, np.float32)})
-    nodes = [Node("Input", (), (2,))]
-    nodes += [Node("Linear", (place,), (2,), huge.ints, huge.arrays) for place in range(9)]
+    huge = Node(
+        "Linear",
+        (0,),
+        (2,),
+        {"axis": (-1,)},
+        {"weight": np.full((2, 2), 3e38, np.float32), "bias": np.zeros(2, np.float32)},
+    )
+    nodes = [Node("Input", (), (2,)), *(replace(huge, inputs=(place,)) for place in range(9))]
     network = Network(tuple(nodes), 9)
     assert not refuted_over_the_reals(FORGET, 0, network, network, np.full(2, 3e38, np.float32))

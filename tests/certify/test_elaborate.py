@@ -244,7 +244,7 @@ PIECES = [
     ("trees over signs", WIDE, _middle(0.3)[1]),
     ("trees over the input", FEW, replace(FORGET, margin=Fraction(-11), radius=Fraction("0.3"))),
     ("several clauses", WIDE, replace(CLOSE, delta=Fraction("2.5"), radius=Fraction("0.2"))),
-    ("base and patched network side by side", NEAR, replace(CLOSE, delta=Fraction("0.2"))),
+    ("base and patched network side by side", NEAR, replace(CLOSE, delta=Fraction("0.6"))),
 ]
 
 
