@@ -20,8 +20,8 @@ DECIDES = (
     "goals", "trees", "proof", "minimality", "identity",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 10863
-MOST_DECIDING = 4209
+MOST_TRUSTED = 10893
+MOST_DECIDING = 4239
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40
