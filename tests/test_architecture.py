@@ -17,11 +17,11 @@ PACKAGE = ROOT / "prune_verify"
 CHECKER = PACKAGE / "checker"
 DECIDES = (
     "network", "region", "claim", "rules", "patch", "interval", "relaxation", "relaxation_rules", "bounded_claims",
-    "goals", "trees", "proof", "minimality",
+    "goals", "trees", "proof", "minimality", "identity",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 10960
-MOST_DECIDING = 4025
+MOST_TRUSTED = 11000
+MOST_DECIDING = 4345
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40

@@ -65,6 +65,7 @@ class Intervals:
         upper: the same; upper ends.
         logits: index of the network's output.
         sums: of nodes that add up products: for each element the sum of absolute terms, and how many terms.
+        gains: of nodes that factors may be moved through: the most that weights and factors up to there multiply to.
         empty: [rows]: two enclosures of one value had nothing in common: no execution is in this case.
         apart: by ``Relu`` node of a pair of networks: the partner's node, and an enclosure of the difference of
             their inputs.
@@ -77,6 +78,7 @@ class Intervals:
     empty: npt.NDArray[np.bool_]
     sums: dict[int, tuple[Floats, int]] = field(default_factory=dict)
     apart: dict[int, tuple[int, Box]] = field(default_factory=dict)
+    gains: dict[int, float] = field(default_factory=dict)
 
     def box(self, node: int) -> Box:
         """The enclosure of one node."""
@@ -307,6 +309,33 @@ def _require_factors(network: Network, index: int) -> None:
             raise ProofError(f"node {index} ({node.op})", "interval pass: factors in float32", expected, got)
 
 
+def _require_finite_weights(network: Network, index: int, result: Intervals) -> None:
+    """Refuse weights that a runtime may make infinite by moving factors into them, however small the inputs are.
+
+    Raises:
+        ProofError: weights and the factors before and after them, no other operator between, multiply to 2^100.
+
+    """
+    node = network.nodes[index]
+    if node.op not in (*_MOVES, "Add", "Sub", "Mul", "Linear", "Conv", "BatchNorm"):
+        return
+    sizes = [np.abs(node.arrays[name]).max(initial=0.0) for name in ("weight", "alpha") if name in node.arrays]
+    if node.op == "Mul":
+        sizes = [
+            np.abs(network.nodes[i].arrays["value"]).max() for i in node.inputs if "value" in network.nodes[i].arrays
+        ]
+    if node.op == "BatchNorm":
+        spread = node.arrays["variance"].astype(np.float64) + float(node.arrays["epsilon"])
+        sizes = [np.abs(node.arrays["scale"] / np.sqrt(spread)).max(initial=0.0)]
+    gain = max(result.gains.get(i, 1.0) for i in node.inputs)
+    for size in sizes:
+        gain *= max(float(size), 1.0)
+    if not gain < _SUMS:
+        path, expected = f"node {index} ({node.op})", "below 2^100"
+        raise ProofError(path, "interval pass: weights times factors in float32", expected, f"{gain:.3g}")
+    result.gains[index] = gain
+
+
 def _rewritten(network: Network, index: int, result: Intervals, step: _Step) -> Floats | float:
     """What more float32 may lose where a runtime makes one sum of a node and the sum that it reads.
 
@@ -437,6 +466,7 @@ def _enclosed(network: Network, index: int, result: Intervals, domain: Box, arit
         return value, value
     if arithmetic == BINARY32:
         _require_factors(network, index)
+        _require_finite_weights(network, index, result)
     step = _STEPS[node.op](node, [result.box(i) for i in node.inputs])
     if arithmetic != BINARY32:
         return step.lower, step.upper

@@ -66,6 +66,28 @@ ROWS = [
         gemm([[P**127], [0]], [1, 0], alpha=0.0),
         np.full(1, P**100, F32),
     ),
+    (
+        "A3 Conv: a factor behind it makes a weight infinite",
+        model(
+            [node("Conv", "x w", "c"), node("Mul", "c s", "m"), node("Flatten", "m", "y")],
+            {"w": np.full((2, 1, 1), P**126), "s": np.full((2, 1), P**20)},
+            (1, 1),
+        ),
+        np.full((1, 1), P**-120, F32),
+    ),
+    (
+        "A4 Conv: four factors behind it",
+        model(
+            [
+                node("Conv", "x w", "c"),
+                *(node("Mul", f"{a} s", b) for a, b in ("cd", "de", "ef", "fg")),
+                node("Flatten", "g", "y"),
+            ],
+            {"w": np.full((2, 1, 1), P**60), "s": np.full((2, 1), P**20)},
+            (1, 1),
+        ),
+        np.full((1, 1), P**-125, F32),
+    ),
     # flushed subnormals
     ("B1 Gemm: a subnormal beta", gemm([[0], [1]], [P**126, 0], beta=SUB), np.full(1, P**-5, F32)),
     ("B2 Gemm: a subnormal bias times a large beta", gemm([[0], [1]], [SUB, 0], beta=P**126), np.full(1, P**-5, F32)),

@@ -58,7 +58,6 @@ def test_what_the_structural_rule_proves_is_proved_without_the_patch(folder: Pat
     structural = decide(_problem(folder, known=True), claim)
     claim = Claim("retain_exact", arithmetic, "identity", radius=RADIUS)
     found = decide_identity(_problem(folder, known=False), claim)
-    assert set(structural.conflicts) <= set(found.unknowns)
     assert found.proved >= 0.99 * structural.proved
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prune_verify.checker.claim import Claim, LabelledRows, Problem
+from prune_verify.checker.identity import decide_identity
+from prune_verify.checker.load_onnx import load_network
+from prune_verify.checker.region import Domain
+from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.cli import main, run_words
 from prune_verify.request import parse_request
 from tests.certify.foreign import prepare_foreign
@@ -189,3 +195,25 @@ def test_a_patched_network_of_another_shape(files: Path, tmp_path: Path) -> None
     code, text = run_words([*words, "--out", str(tmp_path / "request.json")])
     assert code == 2
     assert "output shape" in text
+
+
+def test_nothing_is_exact_after_fine_tuning(files: Path) -> None:
+    """Merged weights: the base is not inside, so no record is proved, whatever the radius."""
+    base, patched = (load_network((files / f"{n}.onnx").read_bytes(), n).network for n in ("base", "patched"))
+    with np.load(files / "retain.npz") as data:
+        rows = LabelledRows(data["x"], data["y"])
+    problem = Problem(base, patched, None, Domain((Fraction(0),), (Fraction(1),)), retain=rows)
+    for arithmetic in (BINARY32, REAL):
+        outcome = decide_identity(problem, Claim("retain_exact", arithmetic, "identity", radius=Fraction("0.0001")))
+        assert (outcome.proved, len(outcome.unknowns)) == (0, outcome.total)
+
+
+def test_the_report_and_inspect_speak_of_a_network_without_a_patch(owner: Owner, tmp_path: Path) -> None:
+    f, report = owner.folder, tmp_path / "report.html"
+    run(
+        "verify", owner.certificate, "--base", f / "base.onnx", "--patched", f / "patched.onnx", "--trust",
+        f / "trust.json", "--policy", f / "policy.toml", "--forget", f / "forget.npz", "--retain", f / "retain.npz",
+        "--report", report,
+    )  # fmt: skip
+    assert "VERIFIED" in report.read_text()
+    assert "retain_close" in run("inspect", owner.certificate)
