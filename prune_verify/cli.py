@@ -288,6 +288,12 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds of branch and bound, and of each solver query, for one record (default 10)",
     )
+    parser.add_argument(
+        "--engine",
+        default="auto_lirpa",
+        metavar="NAME",
+        help="what looks for slopes: auto_lirpa (the default), or none: rule crown, splits and z3 alone",
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prove (default 1)")
     parser.add_argument("--cluster", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers prove instead")
     parser.add_argument(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prune_verify.certify.elaborate import Effort
+from prune_verify.certify.engines import engine_of
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.issue import Issued, Sources, issue
 from prune_verify.certify.settle import Limits
@@ -126,7 +127,7 @@ def _effort(options: argparse.Namespace) -> Effort:
         text = f"--workers: expected 1 or more, got {options.workers}"
         raise CertifyInputError(text)
     limits = Limits(seconds=options.timeout, solver_seconds=options.timeout, seed=options.seed)
-    return Effort(limits, options.workers, options.cluster, options.cache)
+    return Effort(limits, options.workers, options.cluster, options.cache, engine_of(options.engine))
 
 
 def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict[str, object]]:

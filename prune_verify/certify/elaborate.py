@@ -8,7 +8,7 @@ Source: MATHS 5.2, 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,7 @@ from prune_verify.bounds.engine import BoundEngine
 from prune_verify.certify.chunks import Report, chunks, job_of, joined, read_report, settle_chunk
 from prune_verify.certify.jobs import Job, run_jobs
 from prune_verify.certify.settle import Engine, Limits
-from prune_verify.checker.bounded_claims import MAX_SMT_RECORDS, goals_of, record_query
+from prune_verify.checker.bounded_claims import GOALS, MAX_SMT_RECORDS, GoalsRule, goals_of, record_query
 from prune_verify.checker.claim import Claim, Outcome, Problem
 from prune_verify.checker.encoding import sha256_hex
 from prune_verify.checker.errors import LimitError, UnsupportedVersionError
@@ -85,7 +85,12 @@ def _silent(_what: str, _share: float) -> None:
 
 
 def prove_bounded(
-    problem: Problem, claim: Claim, *, effort: Effort | None = None, progress: Progress = _silent
+    problem: Problem,
+    claim: Claim,
+    *,
+    effort: Effort | None = None,
+    rules: Mapping[str, GoalsRule] = GOALS,
+    progress: Progress = _silent,
 ) -> Elaborated:
     """Prove a claim by bounds, record by record, and by z3 where bounds do not reach.
 
@@ -93,6 +98,7 @@ def prove_bounded(
         problem: the files; the claim's set is there.
         claim: of a kind that has goals.
         effort: how proofs are looked for.
+        rules: goals by kind of claim; what another table than the checker's own proves, its commands do not accept.
         progress: called with what is being done and the share of it that is done.
 
     Raises:
@@ -101,7 +107,7 @@ def prove_bounded(
 
     """
     effort = Effort() if effort is None else effort
-    goals = goals_of(problem, claim)
+    goals = goals_of(problem, claim, rules=rules)
     reports = list(_reports(goals, claim, effort, progress))
     solved = _solved(problem, claim, reports)
     proof = joined(goals, claim.kind, [report.proof for report in reports], [record for record, _ in solved])
