@@ -20,20 +20,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.bounds.bounded import Method, one_thread
+from prune_verify.bounds.bounded import one_thread
 from prune_verify.bounds.engine import BoundEngine, BoundResult
 from prune_verify.bounds.errors import BoundsError
 from prune_verify.certify.attack import Attack, gaps_at, inner_box
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.input_splits import grow_by_input_splits
+from prune_verify.certify.limits import Engine, Limits, Settled
 from prune_verify.certify.proof_trees import Slopes, Tree, TreeProof
 from prune_verify.certify.relaxed import OneBox, Relaxed
 from prune_verify.certify.relu_splits import grow_by_relu_splits
@@ -62,64 +62,6 @@ _FEW_INPUTS = 16
 _CELLS = 2**22
 _HARDER = 8  # times the restarts, where branch and bound would come next
 _MORE = 8  # times the splits, once z3 has said that there is a proof
-
-
-class Engine(Protocol):
-    """What finds slopes: :class:`prune_verify.bounds.engine.BoundEngine`, or another with the same method."""
-
-    def lower_bounds(
-        self, objective: Singles, lower: Singles, upper: Singles, *, method: Method = "crown", iterations: int = 20
-    ) -> BoundResult:
-        """Lower bounds of linear functions of the logits on boxes, with slopes; none of it is believed."""
-        ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much to spend; the result depends on ``seconds`` and the solver's limits only where they are reached.
-
-    Args:
-        iterations: of optimised bounds.
-        splits: leaves of one goal.
-        seconds: of branch and bound, for one record.
-        solver_seconds: of z3, for one goal; 0: z3 is not asked.
-        memory_mb: of z3.
-        restarts: of the attack; 0: no attack.
-        seed: of the attack.
-
-    """
-
-    iterations: int = 20
-    splits: int = 4096
-    seconds: float = 10.0
-    solver_seconds: float = 10.0
-    memory_mb: int = 2048
-    restarts: int = 4
-    seed: int = 0
-
-
-@dataclass(eq=False)
-class Settled:
-    """What became of some records.
-
-    Args:
-        proof: of the goals that are proved.
-        points: by record: a point at which one of its goals fails in float32.
-        why: by record that is neither: the reason.
-        best: by record that is not proved: the greatest proved gap of its worst goal (below 0), or -inf.
-        solved: (record, clause) that z3 answers with unsat and no tree was found for.
-        stages: how many records each stage closed.
-        timed: whether a limit of time or memory had a part in this.
-
-    """
-
-    proof: TreeProof = field(default_factory=TreeProof)
-    points: dict[int, Singles] = field(default_factory=dict)
-    why: dict[int, str] = field(default_factory=dict)
-    best: dict[int, float] = field(default_factory=dict)
-    solved: list[tuple[int, int]] = field(default_factory=list)
-    stages: dict[str, int] = field(default_factory=dict)
-    timed: bool = False
 
 
 class _State:
