@@ -155,9 +155,7 @@ def _minimal(problem: Problem, claim: Claim, name: str, _effort: Effort, _progre
 
 
 def _bounded(problem: Problem, claim: Claim, name: str, effort: Effort, progress: Progress) -> Decided:
-    proved = prove_bounded(
-        problem, claim, effort=effort, progress=lambda what, share: progress(what, int(100 * share), 100)
-    )
+    proved = prove_bounded(problem, claim, effort=effort, progress=progress)
     return Decided(name, replace(claim, method=proved.method), proved.outcome, proved.proof, proved)
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
+from prune_verify.certify.claims import Decided
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.engines import engine_of
 from prune_verify.certify.errors import CertifyInputError
@@ -24,6 +26,7 @@ __all__ = ["certify_command", "read_sources"]
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**30
+_SHOWN = 3
 
 
 def _records(options: argparse.Namespace, request: Request, shape: tuple[int, ...], which: str) -> Records | None:
@@ -102,7 +105,7 @@ def _text(issued: Issued, out: Path) -> str:
             line += f"; {len(refuted)} of these refuted ({shown})"
         if outcome.already_wrong:
             line += f", {len(outcome.already_wrong)} answered wrongly by the base already"
-        lines.append(line)
+        lines += [line, *_reasons(item, {int(record) for record in refuted})]
     if issued.cross is not None:
         lines.append(
             f"auto_LiRPA finds the same margin on {len(issued.cross.records)} forget balls, "
@@ -116,6 +119,20 @@ def _text(issued: Issued, out: Path) -> str:
         f"next: prune-verify sign {issued.statement} --key OWNER.key --out {out / 'NAME.unlearn.json'}",
     ]
     return "\n".join(lines)
+
+
+def _reasons(item: Decided, refuted: set[int]) -> list[str]:
+    """Why records are unknown, the first few, with the bound that comes nearest."""
+    if item.found is None:
+        return []
+    left = [record for record in item.outcome.unknowns if record not in refuted]
+    lines = []
+    for record in left[:_SHOWN]:
+        why = item.found.why.get(record, "a goal fails at a point that does not refute the claim")
+        best = item.found.best.get(record, float("-inf"))
+        near = f" (best bound {-best:.3g} short of it)" if isfinite(best) and best < 0 else ""
+        lines.append(f"   record {record} unknown: {why}{near}")
+    return lines
 
 
 def _effort(options: argparse.Namespace) -> Effort:

@@ -31,7 +31,7 @@ from prune_verify.checker.rules import REAL
 
 __all__ = ["Effort", "Elaborated", "prove_bounded"]
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, int, int], None]
 Singles = npt.NDArray[np.float32]
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class Elaborated:
     stages: dict[str, int]
 
 
-def _silent(_what: str, _share: float) -> None:
+def _silent(_what: str, _done: int, _total: int) -> None:
     """Show nothing."""
 
 
@@ -99,7 +99,7 @@ def prove_bounded(
         claim: of a kind that has goals.
         effort: how proofs are looked for.
         rules: goals by kind of claim; what another table than the checker's own proves, its commands do not accept.
-        progress: called with what is being done and the share of it that is done.
+        progress: called with what is being done, how many records are settled, and how many there are.
 
     Raises:
         CheckError: the claim cannot be decided on these files at all.
@@ -161,7 +161,7 @@ def _reports(goals: Goals, claim: Claim, effort: Effort, progress: Progress) -> 
         piece = replace(goals, records=sizes[place])
         reports.append(read_report(result.data, piece))
         done += sizes[place]
-        progress(f"{claim.kind} ({claim.arithmetic})", done / goals.records)
+        progress(f"{claim.kind} ({claim.arithmetic}), records", done, goals.records)
     return reports
 
 
