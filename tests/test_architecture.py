@@ -20,7 +20,7 @@ DECIDES = (
     "goals", "trees", "proof", "minimality", "identity",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 11000
+MOST_TRUSTED = 11008
 MOST_DECIDING = 4349
 MOST_RULES = 400
 MOST_PER_FILE = 500

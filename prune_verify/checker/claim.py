@@ -140,6 +140,9 @@ class Problem:
         retain: the retained set, or None.
         exact: bounds are to be computed in integers.
 
+    Raises:
+        SubjectMismatchError: the networks differ in the shape of their input or output.
+
     """
 
     base: Network
@@ -150,6 +153,13 @@ class Problem:
     retain: LabelledRows | None = None
     exact: bool = False
     _cache: dict[tuple[str, str], object] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a patched network that cannot stand in the base's place: one label more would beat every other."""
+        for name in ("input_shape", "output_shape"):
+            expected, got = str(getattr(self.base, name)), str(getattr(self.patched, name))
+            if expected != got:
+                raise SubjectMismatchError("patched.onnx", f"the base's {name.replace('_', ' ')}", expected, got)
 
     def require_rebuilt(self) -> None:
         """Establish that the patched network is the base with exactly the patch's nodes (T17), once.

@@ -142,7 +142,7 @@ class _Walk:
 
     def __init__(self, known: _Enclosure, rows: Rows, hints: Hints = _NONE, *, paired: bool = False) -> None:
         self.known, self.rows, self.hints = known, rows, hints
-        self.apart = known.intervals.apart if paired and not known.exact else {}
+        self.apart = known.intervals.apart if paired else {}
         self.coefficients: dict[int, Floats] = {}
         self.lines: dict[int, Floats] = {}
         self.total, self.size, self.count = np.zeros(len(rows)), np.zeros(len(rows)), 0
@@ -294,7 +294,7 @@ def lower_bounds(
         part = np.arange(start, min(start + step, count))
         objective = objectives[part].reshape(-1, *network.output_shape)
         found[part] = _Walk(known, places[part], hints.part(part)).run(network.output, objective)
-        if intervals.apart and not exact:
+        if intervals.apart:
             other = _Walk(known, places[part], hints.part(part), paired=True).run(network.output, objective)
             found[part] = np.maximum(found[part], other)
     return found
@@ -329,10 +329,12 @@ def crown_intervals(
     Raises:
         UnsupportedVersionError: an operator without a rule, below a ReLU.
         ProofError: a value may overflow, or enclosures contradict one another without any case distinction.
-        LimitError: float64 is not IEEE 754 in this process, or a sum is too long.
+        LimitError: float64 is not IEEE 754 in this process, a sum is too long, or partners in integers.
 
     """
     require_ieee_float64()
+    if exact and partners:
+        raise LimitError("relaxation", "rule difference", "float64", "integers")
     hints.require_fit(network, len(lower))
     empty = np.zeros(len(lower), dtype=np.bool_) if within is None else within.empty.copy()
     found = Intervals([], [], network.output, empty)
@@ -348,7 +350,7 @@ def crown_intervals(
             if within is None and found.empty.any():
                 expected, got = "a region that is not empty", "an empty enclosure"
                 raise ProofError(f"node {index}", "relaxation: enclosures", expected, got)
-        if index in partners and not exact:
+        if index in partners:
             found.apart[index] = partners[index], _apart(known, index, partners[index])
         relaxed.append(node.op in _CHOICES or any(relaxed[i] for i in node.inputs))
     return found

@@ -29,6 +29,7 @@ from prune_verify.checker.network import Network, Node, evaluate, evaluate_exact
 from prune_verify.checker.patch import LearnedPatch, build
 from prune_verify.checker.proof import Proof, emit
 from prune_verify.checker.region import Domain
+from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32, REAL
 from tests.checker.random_networks import mlp
 
@@ -315,6 +316,75 @@ def test_claims_about_networks_of_foreign_making(kind: str, arithmetic: str) -> 
         moved = (np.abs(evaluate(far.patched, X) - evaluate(BASE, X)) > 0.5).any(axis=1)
     assert set(np.flatnonzero(moved)) <= set(outcome.unknowns)
     assert moved.any()
+
+
+def _tuned(size: float) -> Problem:
+    """The last layer of the base changed, every other node the base's own."""
+    rng, last = np.random.default_rng(2), BASE.nodes[-1]
+    arrays = {n: a + (size * rng.standard_normal(a.shape)).astype(np.float32) for n, a in last.arrays.items()}
+    rows = LabelledRows(X, Y)
+    patched = Network((*BASE.nodes[:-1], replace(last, arrays=arrays)), BASE.output)
+    return Problem(BASE, patched, None, DOMAIN, forget=rows, retain=rows)
+
+
+def test_a_shared_trunk_makes_retain_close_over_the_reals_the_exact_difference() -> None:
+    """The two heads read one value h of 8 ReLUs: the bound is that of (W' - W) h + b' - b over the enclosure of h."""
+    problem = _tuned(0.01)
+    claim = Claim("retain_close", REAL, "relaxation", radius=Fraction("0.05"), delta=Fraction(1))
+    goals = goals_of(problem, claim)
+    assert [node.op for node in goals.network.nodes].count("Relu") == 1
+    box = goals.boxes(np.arange(6))
+    known = crown_intervals(goals.network, *box, REAL)
+    low, high = known.box(BASE.nodes[-1].inputs[0])
+    old, new = BASE.nodes[-1].arrays, problem.patched.nodes[-1].arrays
+    weight = new["weight"].astype(np.float64) - old["weight"]
+    exact = np.maximum(weight, 0) @ high.T + np.minimum(weight, 0) @ low.T
+    exact = (exact.T + new["bias"].astype(np.float64) - old["bias"]).max()
+    moved = np.concatenate([-np.eye(3), np.eye(3)], axis=1)
+    bounds = {}
+    for shared in (True, False):
+        pair = pair_network(problem.base, problem.patched, shared=shared)
+        found = crown_intervals(pair, *box, REAL)
+        rows = np.repeat(np.arange(6), 3)
+        bounds[shared] = -lower_bounds(pair, found, np.tile(-moved, (6, 1)), Hints(), REAL, rows).min()
+    assert bounds[True] <= exact + 1e-9  # no worse than concretizing at h, and the walk goes on to the input
+    assert bounds[True] < bounds[False] / 5
+    moves = (evaluate(problem.patched, X).astype(np.float64) - evaluate(BASE, X)).max()
+    assert 0 < moves <= bounds[True] + 1e-6
+
+
+def test_two_executions_share_nothing_in_binary32() -> None:
+    problem = _tuned(0.01)
+    claim = Claim("retain_close", BINARY32, "relaxation", radius=Fraction("0.05"), delta=Fraction(1))
+    network = goals_of(problem, claim).network
+    assert network.digest() == pair_network(problem.base, problem.patched).digest()
+    assert [node.op for node in network.nodes].count("Relu") == 2
+    label = goals_of(problem, replace(claim, kind="retain_label", delta=None)).network
+    assert [node.op for node in label.nodes].count("Relu") == 1
+
+
+def test_equal_networks_differ_by_nothing_over_the_reals_and_by_their_rounding_in_binary32() -> None:
+    rows = LabelledRows(X, Y)
+    problem = Problem(BASE, BASE, None, DOMAIN, forget=rows, retain=rows)
+    claim = Claim("retain_close", REAL, "relaxation", radius=Fraction("0.05"), delta=Fraction(1, 10**9))
+    assert decide_bounded(problem, claim, _plain(problem, claim), "p").proved == 6
+    claim = replace(claim, arithmetic=BINARY32)
+    assert decide_bounded(problem, claim, _plain(problem, claim), "p").proved == 0
+
+
+def test_a_label_more_is_no_way_to_forget() -> None:
+    """Found by attack: a constant logit above all others beats every label, and no answer of the base is given."""
+    last = BASE.nodes[-1]
+    weight = np.concatenate([last.arrays["weight"], np.zeros((1, 8), np.float32)])
+    bias = np.append(last.arrays["bias"], np.float32(1e6))
+    wider = replace(last, shape=(4,), arrays={"weight": weight, "bias": bias})
+    for nodes, sentence in (
+        ((*BASE.nodes[:-1], wider), "the base's output shape"),
+        ((Node("Input", (), (3,)), Node("Gather", (0,), (3,), {"axis": (0,), "indices": (0, 1, 2), "index_shape": (3,)})), "the base's input shape"),
+    ):  # fmt: skip
+        with pytest.raises(SubjectMismatchError) as refusal:
+            Problem(BASE, Network(nodes, len(nodes) - 1), None, DOMAIN)
+        assert (refusal.value.path, refusal.value.rule) == ("patched.onnx", sentence)
 
 
 def test_a_tie_at_the_centre_keeps_no_label() -> None:

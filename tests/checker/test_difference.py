@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from prune_verify.checker.bounded_claims import decide_bounded, goals_of, pair_network
 from prune_verify.checker.claim import Claim, LabelledRows, Problem
+from prune_verify.checker.errors import LimitError
 from prune_verify.checker.interval import BINARY32
 from prune_verify.checker.network import Network, evaluate, evaluate_exact
 from prune_verify.checker.proof import Proof, emit
@@ -159,12 +160,14 @@ def test_it_is_never_worse_and_much_better_where_weights_moved_little() -> None:
     assert paired.min() > plain.min() / 20
 
 
-def test_it_is_not_used_in_integers() -> None:
+def test_integers_do_not_follow_it() -> None:
+    """The verdict of ``verify --exact`` is UNDECIDED then, and never REJECTED."""
     base = mlp(1, 3, 5, 5, 3)
     pair, x = pair_network(base, _changed(base, 2, 0.01)), np.zeros((1, 3))
     partners = _in_order(pair, len(base.nodes))
-    known = crown_intervals(pair, x - 0.2, x + 0.2, REAL, exact=True, partners=partners)
-    assert not known.apart
+    with pytest.raises(LimitError) as refusal:
+        crown_intervals(pair, x - 0.2, x + 0.2, REAL, exact=True, partners=partners)
+    assert refusal.value.rule == "rule difference"
 
 
 @pytest.mark.parametrize("arithmetic", [REAL, BINARY32])
