@@ -21,7 +21,7 @@ DECIDES = (
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
 MOST_TRUSTED = 11008
-MOST_DECIDING = 4349
+MOST_DECIDING = 4361
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40
