@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from certs.vector_maker import envelopes, materials, networks, proofs, statements, texts
+from certs.vector_maker import envelopes, foreign, materials, networks, proofs, statements, texts
 from certs.vector_maker.cases import Case, Group
 from certs.vector_maker.expressions import described
 from certs.vector_maker.owner import CERTIFICATE, Chain, structural
@@ -40,6 +40,7 @@ GROUPS = [
         "statement about a class", "base/class", statements.ONLY_CLASS_CASES, statements.CLASS_NOTES, WITHOUT_RECORDS
     ),
     Group("proofs", "base/learned", proofs.CASES, proofs.NOTES),
+    Group("networks of foreign making", "base/foreign", foreign.CASES, foreign.NOTES),
 ]
 
 
@@ -50,6 +51,7 @@ def chains() -> dict[str, Chain]:
         "base/records-and-class": structural("records+class", (3,)),
         "base/class": structural("class", (3,)),
         "base/learned": proofs.learned(),
+        "base/foreign": foreign.foreign(),
     }
 
 

@@ -354,7 +354,13 @@ class Chain:
 
 
 def write(
-    kind: str, patch: Patch, claims: list[tuple[Claim, Outcome]], evidence: dict[str, bytes], base_bytes: bytes
+    kind: str,
+    patch: Patch,
+    claims: list[tuple[Claim, Outcome]],
+    evidence: dict[str, bytes],
+    base_bytes: bytes,
+    *,
+    withheld: bool = False,
 ) -> Chain:
     """An honest certificate.
 
@@ -364,12 +370,13 @@ def write(
         claims: with their outcomes.
         evidence: the proofs, by name.
         base_bytes: the base network.
+        withheld: the patched network is one of foreign making: no patch.json.
 
     """
     base = load_network(base_bytes, "base.onnx")
     file = PatchFile(patch, base.network.digest())
     content = emit_patch(file, SIZE)
-    evidence = {"patch.json": content} | evidence
+    evidence = evidence if withheld else {"patch.json": content} | evidence
     patched = export_patched(base_bytes, base, patch)
     commitments: dict[str, SetCommitment | None] = {"forget": None, "retain": None}
     files = {"base.onnx": base_bytes, "patched.onnx": patched}
@@ -395,7 +402,7 @@ def write(
         base_name="base.onnx",
         base_sha256=sha256_hex(base_bytes),
         base_network=base.network.digest(),
-        patch=summary_of(file, sha256_hex(content), SIZE),
+        patch=None if withheld else summary_of(file, sha256_hex(content), SIZE),
         domain=DOMAIN,
         arithmetics=ARITHMETICS,
         encoding_sha256=None,

@@ -42,7 +42,7 @@ from prune_verify.checker.patch import Gate, LearnedPatch
 from prune_verify.checker.proof import Proof, emit, parse
 from prune_verify.repair.export import export_patched
 
-__all__ = ["CASES", "NOTES", "learned"]
+__all__ = ["CASES", "NOTES", "by_crown", "learned", "patch_of"]
 
 F = np.float32
 _DELTA_TEXT = "0.1"
@@ -53,7 +53,7 @@ _RELU = 2  # of the nodes of the patched network: 0 is the input, 1 the base's f
 _SPLIT, _LEAF = (1, _RELU, 0), (0, 0, -1)
 
 
-def _patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
+def patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
     """Gates written as a ReLU chain: half-spaces, openness, and a push against the label where a gate is open."""
     rows, edges, owner = [], [], []
     for place, gate in enumerate(gates):
@@ -75,7 +75,7 @@ def _patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
     return LearnedPatch(LABELS, (first, (closing, np.ones(len(gates), F)), (push, np.zeros(LABELS, F))))
 
 
-def _by_crown(problem: Problem, claim: Claim) -> bytes:
+def by_crown(problem: Problem, claim: Claim) -> bytes:
     """A proof that leaves everything to rule crown; of a forget claim, that the runner-up at the record beats it."""
     goals = goals_of(problem, claim)
     objectives, least = goals.constraint(np.arange(goals.records))
@@ -102,7 +102,7 @@ def learned() -> Chain:
     base_bytes = base_model().SerializeToString()
     base = load_network(base_bytes, "base.onnx")
     x, y, others, labels = sets()
-    patch = _patch_of(gates_of(x, y, others))
+    patch = patch_of(gates_of(x, y, others))
     patched = load_network(export_patched(base_bytes, base, patch), "patched.onnx").network
     problem = Problem(base.network, patched, patch, DOMAIN, LabelledRows(x, y), LabelledRows(others, labels))
     claims: list[tuple[Claim, Outcome]] = []
@@ -112,7 +112,7 @@ def learned() -> Chain:
             claim = Claim(kind, arithmetic, "relaxation", radius=RADIUS, margin=MARGIN)
             if kind == "retain_close":
                 claim = replace(claim, radius=RETAINED_RADIUS, margin=None, delta=Fraction(_DELTA_TEXT))
-            proof = _by_crown(problem, claim)
+            proof = by_crown(problem, claim)
             outcome = decide_bounded(problem, claim, proof, "proof")
             if outcome.proved != outcome.total:
                 raise ValueError(outcome)
