@@ -329,6 +329,6 @@ def test_progress_is_told_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(elaborate, "chunks", partial(chunks, size=2))
     told = []
     claim = replace(FORGET, margin=Fraction(-40))
-    found = prove_bounded(WIDE, claim, effort=effort(), progress=lambda what, share: told.append((what, share)))
+    found = prove_bounded(WIDE, claim, effort=effort(), progress=lambda *step: told.append(step))
     checked(WIDE, claim, found)
-    assert told == [("forget (real)", 0.4), ("forget (real)", 0.8), ("forget (real)", 1.0)]
+    assert told == [("forget (real), records", done, 5) for done in (2, 4, 5)]
