@@ -35,8 +35,8 @@ class Relu(Protocol):
     alpha: dict[str, Tensor]
     forward_value: Tensor
     inputs: list[Relu]
-    lower: Tensor
-    upper: Tensor
+    lower: Tensor | None
+    upper: Tensor | None
 
 
 @contextmanager
@@ -109,7 +109,12 @@ class Bounded:
     def optimised(self, objective: Tensor, lower: Tensor, upper: Tensor, iterations: int) -> Tensor:
         """Lower bounds after optimising the last layer's slopes, over the intermediate bounds of the call before."""
         inputs = [relu.inputs[0] for relu in self.relus()]
-        fixed = {node.name: [node.lower.detach(), node.upper.detach()] for node in inputs}
+        # 0.7 bounds no neuron that the objective does not reach
+        fixed = {
+            node.name: [node.lower.detach(), node.upper.detach()]
+            for node in inputs
+            if node.lower is not None and node.upper is not None
+        }
         options = {
             "iteration": iterations,
             "lr_alpha": _LEARNING_RATE,

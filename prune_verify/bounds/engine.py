@@ -33,7 +33,8 @@ class BoundResult:
 
     Args:
         lower: float32 [batch, rows]: lower bounds of the objective.
-        slopes: for each ``Relu`` node of the network the lower slopes in [0, 1], float32 [rows, batch, *shape].
+        slopes: for each ``Relu`` node that the objective reaches the lower slopes in [0, 1], float32
+            [rows, batch, *shape].
         intervals: for each ``Relu`` node the lower and upper pre-activation, float32 [batch, *shape] each.
 
     """
@@ -115,17 +116,16 @@ class BoundEngine:
             result = result + offsets
         if method == "ibp":
             return BoundResult(result)
-        intervals = {
-            site.node: (_array(r.inputs[0].lower), _array(r.inputs[0].upper)) for site, r in self._relus if site.own
-        }
-        slopes = {
-            site.node: self._slope(relu, rows.shape[1], optimised=optimised) for site, relu in self._relus if site.own
-        }
+        intervals, slopes = dict[int, tuple[Floats, Floats]](), dict[int, Floats]()
+        for site, relu in self._relus:
+            lower_end, upper_end = relu.inputs[0].lower, relu.inputs[0].upper
+            if site.own and lower_end is not None and upper_end is not None:  # None: the objective does not reach it
+                intervals[site.node] = _array(lower_end), _array(upper_end)
+                slopes[site.node] = self._slope(relu, *intervals[site.node], rows.shape[1], optimised=optimised)
         return BoundResult(result, slopes, intervals)
 
-    def _slope(self, relu: Relu, rows: int, *, optimised: bool) -> Floats:
+    def _slope(self, relu: Relu, low: Floats, high: Floats, rows: int, *, optimised: bool) -> Floats:
         """Slopes of the lower relaxation: optimised ones where there are any, else CROWN's (1 where upper > -lower)."""
-        low, high = _array(relu.inputs[0].lower), _array(relu.inputs[0].upper)
         if optimised and self._bounded.output_name in relu.alpha:
             chosen = np.clip(_array(relu.alpha[self._bounded.output_name][0]), 0.0, 1.0)
         else:
