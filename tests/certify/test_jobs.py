@@ -395,7 +395,7 @@ def test_ctrl_c_leaves_no_worker_and_no_half_written_file(tmp_path):
             assert [child.stdout.readline() for _ in range(6)] == [b"result\n"] * 6
             time.sleep(0.3)  # both workers are in jobs without end
             os.killpg(child.pid, signal.SIGINT)
-            assert child.wait(20) != 0
+            assert child.wait(60) != 0
             deadline = time.monotonic() + 10
             while alive(child.pid) and time.monotonic() < deadline:
                 time.sleep(0.05)
