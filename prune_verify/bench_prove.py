@@ -6,7 +6,7 @@
 ``claims``  10,000 forget and retain-label claims (balls of radius 0.02) about a base and a fine-tuned network
             784-256-256-10 on MNIST, in binary32, with 2 workers: claims a second, memory, growth
 
-Source: issue of the prover; rules and published results of VNN-COMP 2022.
+Source: rules and published results of VNN-COMP 2022.
 """
 
 from __future__ import annotations
