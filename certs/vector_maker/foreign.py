@@ -18,24 +18,19 @@ from onnx import numpy_helper
 from certs.vector_maker.cases import OK, Build, Case, Note, edit, refused
 from certs.vector_maker.owner import (
     ARITHMETICS,
-    DOMAIN,
     MARGIN,
     RADIUS,
     RETAINED_RADIUS,
     Chain,
-    base_model,
-    gates_of,
     policy,
-    sets,
     write,
 )
-from certs.vector_maker.proofs import by_crown, patch_of
+from certs.vector_maker.proofs import by_crown, patched_problem
 from prune_verify.checker.bounded_claims import decide_bounded
-from prune_verify.checker.claim import Claim, LabelledRows, Outcome, Problem
+from prune_verify.checker.claim import Claim, Outcome
 from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.proof import emit, parse
-from prune_verify.repair.export import export_patched
 
 __all__ = ["CASES", "NOTES", "foreign"]
 
@@ -44,13 +39,8 @@ _COUNTS = "predicate/claims/C{}/counts"
 
 def foreign() -> Chain:
     """An honest certificate: forget by relaxation, retain_exact by names, each in both arithmetics."""
-    base_bytes = base_model().SerializeToString()
-    base = load_network(base_bytes, "base.onnx")
-    x, y, others, labels = sets()
-    patch = patch_of(gates_of(x, y, others))
-    patched = load_network(export_patched(base_bytes, base, patch), "patched.onnx").network
-    rows = LabelledRows(x, y), LabelledRows(others, labels)
-    problem = Problem(base.network, patched, None, DOMAIN, *rows)
+    base_bytes, patch, problem = patched_problem()
+    problem = replace(problem, patch=None)
     claims: list[tuple[Claim, Outcome]] = []
     evidence: dict[str, bytes] = {}
     for arithmetic in ARITHMETICS:

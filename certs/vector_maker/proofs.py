@@ -42,7 +42,7 @@ from prune_verify.checker.patch import Gate, LearnedPatch
 from prune_verify.checker.proof import Proof, emit, parse
 from prune_verify.repair.export import export_patched
 
-__all__ = ["CASES", "NOTES", "by_crown", "learned", "patch_of"]
+__all__ = ["CASES", "NOTES", "by_crown", "learned", "patched_problem"]
 
 F = np.float32
 _DELTA_TEXT = "0.1"
@@ -53,7 +53,7 @@ _RELU = 2  # of the nodes of the patched network: 0 is the input, 1 the base's f
 _SPLIT, _LEAF = (1, _RELU, 0), (0, 0, -1)
 
 
-def patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
+def _patch_of(gates: tuple[Gate, ...]) -> LearnedPatch:
     """Gates written as a ReLU chain: half-spaces, openness, and a push against the label where a gate is open."""
     rows, edges, owner = [], [], []
     for place, gate in enumerate(gates):
@@ -95,16 +95,22 @@ def by_crown(problem: Problem, claim: Claim) -> bytes:
     )
 
 
+def patched_problem() -> tuple[bytes, LearnedPatch, Problem]:
+    """The base's file, an additive patch with a gate per forget record, and the files as an auditor has them."""
+    base_bytes = base_model().SerializeToString()
+    base = load_network(base_bytes, "base.onnx")
+    x, y, others, labels = sets()
+    patch = _patch_of(gates_of(x, y, others))
+    patched = load_network(export_patched(base_bytes, base, patch), "patched.onnx").network
+    problem = Problem(base.network, patched, patch, DOMAIN, LabelledRows(x, y), LabelledRows(others, labels))
+    return base_bytes, patch, problem
+
+
 def learned() -> Chain:
     """An honest certificate of family ``learned``: four claims, each with a proof."""
     from fractions import Fraction
 
-    base_bytes = base_model().SerializeToString()
-    base = load_network(base_bytes, "base.onnx")
-    x, y, others, labels = sets()
-    patch = patch_of(gates_of(x, y, others))
-    patched = load_network(export_patched(base_bytes, base, patch), "patched.onnx").network
-    problem = Problem(base.network, patched, patch, DOMAIN, LabelledRows(x, y), LabelledRows(others, labels))
+    base_bytes, patch, problem = patched_problem()
     claims: list[tuple[Claim, Outcome]] = []
     evidence: dict[str, bytes] = {}
     for kind in ("forget", "retain_close"):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from prune_verify.bounds import torch_layers as layers
 from prune_verify.bounds.errors import UnsupportedNetworkError
-from prune_verify.checker.network import Network, Node, evaluate_all
+from prune_verify.checker.network import Network, Node, evaluate_all, live_nodes
 
 __all__ = ["ReluSite", "TorchNetwork"]
 
@@ -70,7 +70,7 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        live = _live(network)
+        live = live_nodes(network)
         self._dtype = dtype
         self._nodes = network.nodes
         self._output = network.output
@@ -294,17 +294,6 @@ def _wide(array: npt.NDArray[np.float32], shape: tuple[int, ...]) -> Doubles:
 
 def _pair(numbers: Sequence[int]) -> tuple[int, int]:
     return numbers[0], numbers[1]
-
-
-def _live(network: Network) -> set[int]:
-    """The nodes that the output depends on."""
-    live, stack = set[int](), [network.output]
-    while stack:
-        index = stack.pop()
-        if index not in live:
-            live.add(index)
-            stack += network.nodes[index].inputs
-    return live
 
 
 def _constants(network: Network, live: set[int]) -> dict[int, npt.NDArray[np.float32]]:

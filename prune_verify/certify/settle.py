@@ -42,7 +42,6 @@ from prune_verify.checker.errors import CheckError, LimitError, ProofError, Unsu
 from prune_verify.checker.goals import Goals, decide_goals
 from prune_verify.checker.interval import Intervals, interval_pass
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.proof import Proof
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import REAL
 
@@ -75,6 +74,7 @@ class _State:
         self.broken = np.zeros(goals.records, dtype=np.bool_)
         self.found = Settled()
         self._relaxed: Relaxed | CertifyInputError | None = None
+        self._enclosed: tuple[int, Intervals] | None = None
 
     def records(self) -> Rows:
         """Those with an open goal, which no point has broken and no stage has given up."""
@@ -104,6 +104,13 @@ class _State:
         if isinstance(self._relaxed, CertifyInputError):
             raise self._relaxed
         return self._relaxed
+
+    def enclosed(self, record: int) -> Intervals:
+        """The checker's enclosures on the box of one record, kept until another one is asked for."""
+        if self._enclosed is None or self._enclosed[0] != record:
+            goals = self.goals
+            self._enclosed = record, crown_intervals(goals.network, *goals.boxes(np.array([record])), goals.arithmetic)
+        return self._enclosed[1]
 
     def one(self, record: int) -> Goals:
         """The goals of one record."""
@@ -338,15 +345,11 @@ def _judged(state: _State, one: Goals, record: int, clause: int, kind: str, tree
     proof = TreeProof(trees={clause: (tree, slopes)})
     least = one.constraint(np.zeros(1, dtype=np.int64))
     harder = replace(one, constraint=lambda _: (least[0], least[1] + _SPARE * (1 + np.abs(least[1]))))
-    if not decide_goals(harder, _written(one, kind, proof), "proof")[0, clause]:
+    if not decide_goals(harder, proof.write(one, kind), "proof")[0, clause]:
         return False
     state.found.proof.trees[record * one.clauses + clause] = tree, slopes
     state.open[record, clause] = False
     return True
-
-
-def _written(one: Goals, kind: str, proof: TreeProof) -> Proof:
-    return proof.write(one, kind)
 
 
 def _by_inputs(state: _State, one: Goals, record: int, clause: int, kind: str, most: int, seconds: float) -> bool:
@@ -369,7 +372,7 @@ def _by_inputs(state: _State, one: Goals, record: int, clause: int, kind: str, m
 
 def _by_signs(state: _State, one: Goals, record: int, clause: int, kind: str, most: int, seconds: float) -> bool:
     relaxed, limits = state.relaxed(), state.limits
-    intervals = crown_intervals(one.network, *one.boxes(np.array([0])), one.arithmetic)
+    intervals = state.enclosed(record)
     box, atom = OneBox(relaxed, intervals), int(state.choices[record, clause])
     objectives, least = one.constraint(np.zeros(1, dtype=np.int64))
     objective, target = objectives[0, clause, [atom]], float(least[0, clause, atom])

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from prune_verify.checker.claim import Claim, Outcome, Problem
 from prune_verify.checker.errors import ProofError, UnsupportedVersionError
 from prune_verify.checker.interval import Box, Floats, Intervals, enclose, require_ieee_float64
-from prune_verify.checker.network import Network, Node, apply_node, node_key
+from prune_verify.checker.network import Network, Node, apply_node, live_nodes, node_key
 
 __all__ = ["base_inside", "decide_identity", "unchanged"]
 
@@ -52,17 +52,6 @@ Bools = npt.NDArray[np.bool_]
 # --- (a) the base inside the patched network ---
 
 
-def _live(network: Network) -> set[int]:
-    """The nodes that the output depends on."""
-    found, open_ = set[int](), [network.output]
-    while open_:
-        index = open_.pop()
-        if index not in found:
-            found.add(index)
-            open_ += network.nodes[index].inputs
-    return found
-
-
 def base_inside(base: Network, patched: Network) -> int | None:
     """Find the base inside the patched network: each of its nodes with the same attributes, numbers and inputs.
 
@@ -74,12 +63,12 @@ def base_inside(base: Network, patched: Network) -> int | None:
 
     """
     known, first = dict[tuple[object, ...], int](), dict[int, int]()
-    live = _live(patched) | {0}
+    live = live_nodes(patched) | {0}
     for index in sorted(live):
         node = patched.nodes[index]
         place = known.setdefault(node_key(node, tuple(first[i] for i in node.inputs)), index)
         first[index] = place if node.op in _EXACT else index
-    needed, there = _live(base) | {0}, dict[int, int]()
+    needed, there = live_nodes(base) | {0}, dict[int, int]()
     for index in sorted(needed):
         node = base.nodes[index]
         found = known.get(node_key(node, tuple(there[i] for i in node.inputs)))

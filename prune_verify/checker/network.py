@@ -129,6 +129,17 @@ class Network:
         return hasher.hexdigest()
 
 
+def live_nodes(network: Network) -> set[int]:
+    """The nodes that the output depends on."""
+    found, open_ = set[int](), [network.output]
+    while open_:
+        index = open_.pop()
+        if index not in found:
+            found.add(index)
+            open_ += network.nodes[index].inputs
+    return found
+
+
 def node_key(node: Node, inputs: tuple[int, ...]) -> tuple[object, ...]:
     """What a node computes from ``inputs``: equal keys, equal functions of the same values, bit for bit."""
     arrays = tuple((name, value.shape, value.astype("<f4").tobytes()) for name, value in sorted(node.arrays.items()))
