@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "prune_verify"
 CHECKER = PACKAGE / "checker"
 DECIDES = (
-    "network", "region", "claim", "rules", "patch", "interval", "relaxation", "relaxation_rules", "bounded_claims",
-    "goals", "trees", "proof", "minimality", "identity",
+    "network", "region", "claim", "rules", "patch", "rebuild", "sites", "interval", "relaxation", "relaxation_rules", "bounded_claims",
+    "goals", "trees", "proof", "minimality", "shift_minimality", "identity",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 11008
-MOST_DECIDING = 4361
+MOST_TRUSTED = 11750
+MOST_DECIDING = 5050
 MOST_RULES = 400
 MOST_PER_FILE = 500
 MOST_PER_FUNCTION = 40

@@ -21,9 +21,10 @@ from prune_verify.checker.goals import Goals, decide_goals
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.minimality import separable
 from prune_verify.checker.network import Network, Node
-from prune_verify.checker.patch import Gate, Interval, build
+from prune_verify.checker.patch import Gate, Interval
 from prune_verify.checker.patch_json import parse_patch
 from prune_verify.checker.proof import Proof, emit
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL, gate_open, gates_closed
 from prune_verify.checker.statement import parse_statement

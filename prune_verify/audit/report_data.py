@@ -20,8 +20,9 @@ from prune_verify.checker.encoding import format_time, parse_json, sha256_hex
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, Patch
+from prune_verify.checker.patch import INPUT, Gate, Interval, JointPatch, LearnedPatch, Patch, ShiftPatch
 from prune_verify.checker.patch_json import disclosed, parse_patch
+from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class PatchSummary:
     """The parameters of a patch, in numbers that a reader can weigh.
 
     Args:
-        family: ``box``, ``class-cap`` or ``learned``.
+        family: ``box``, ``class-cap``, ``learned`` or ``linear-region``.
         labels: number of labels.
         input_size: numbers per record, or None when the base could not be read.
         forgotten_classes: labels that are never answered.
@@ -203,10 +204,15 @@ def _statement(payload: bytes | Mapping[str, object] | None, notes: list[str]) -
 
 def _summary(patch: Patch, conflicts: tuple[int, ...], base: Network | None) -> PatchSummary:
     size = None if base is None else int(np.prod(base.input_shape, dtype=np.int64))
-    if not isinstance(patch, JointPatch):
+    if isinstance(patch, LearnedPatch):
         layers = tuple((int(w.shape[1]), int(w.shape[0])) for w, _ in patch.layers)
         return PatchSummary(patch.family, patch.labels, size, conflicts=conflicts, layers=layers)
     coordinates = tuple(len(g.intervals) for g in patch.gates)
+    bits = disclosed(patch, 1 if base is None else coordinates_of(base, patch))[1]
+    if isinstance(patch, ShiftPatch):
+        return PatchSummary(
+            patch.family, patch.labels, size, coordinates=coordinates, conflicts=conflicts, disclosed_bits=bits
+        )
     return PatchSummary(
         patch.family,
         patch.labels,
@@ -217,7 +223,7 @@ def _summary(patch: Patch, conflicts: tuple[int, ...], base: Network | None) -> 
         float(patch.slack) if patch.gates else None,
         coordinates,
         conflicts,
-        disclosed(patch, size or 1)[1],
+        bits,
     )
 
 
@@ -234,7 +240,7 @@ def _holds(gate: Gate, flat: Floats) -> bool:
 
 def _gate_of(patch: Patch | None, record: int, flat: Floats, label: int) -> tuple[Interval, ...]:
     """The intervals of a gate of ``label`` that holds the record, a gate that names it first."""
-    if not isinstance(patch, JointPatch):
+    if not isinstance(patch, JointPatch) or patch.sites != (INPUT,):
         return ()
     own = sorted((g for g in patch.gates if g.label == label), key=lambda g: record not in g.records)
     return next((g.intervals for g in own if _holds(g, flat)), ())

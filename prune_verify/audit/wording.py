@@ -164,6 +164,7 @@ _METHODS = {
     "relaxation": "linear relaxation",
     "relaxation+smt": "linear relaxation and SMT",
     "covering-dual": "dual of a covering problem",
+    "shift-point": "a point that any additive patch must shift as much",
     "identity": "values followed through the network",
 }
 _HEADINGS = {

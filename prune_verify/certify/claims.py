@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 
 from prune_verify.certify.elaborate import Effort, Elaborated, prove_bounded
 from prune_verify.certify.errors import CertifyInputError
-from prune_verify.certify.minimal import prove_minimality
+from prune_verify.certify.minimal import prove_minimality, prove_shift_minimality
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.patch import JointPatch
+from prune_verify.checker.rules import REAL
+from prune_verify.checker.shift_minimality import decide_shift_minimality
 from prune_verify.request import Request
 
 __all__ = ["Decided", "claims_of", "decide_all", "statement_of"]
@@ -64,10 +66,12 @@ def _each(kind: str, request: Request, method: str, logits: tuple[int, ...] | No
             for label in request.classes:
                 yield Claim(kind, arithmetic, method, label=label, outside_supports=gates)
         case _:
-            yield _minimality(kind, request)
+            yield _minimality(kind, request, method)
 
 
-def _minimality(kind: str, request: Request) -> Claim:
+def _minimality(kind: str, request: Request, method: str) -> Claim:
+    if kind == "minimality" and method == "relaxation":  # of an additive patch
+        return Claim(kind, REAL, "shift-point", radius=request.radius, margin=request.margin)
     if kind != "minimality" or request.retained_radius is None:
         text = f"certify has no way to prove a claim of kind {kind} from this request"
         raise CertifyInputError(text)
@@ -139,9 +143,11 @@ def claims_of(request: Request, problem: Problem) -> list[Claim]:
     logits = joint.allowed if joint is not None and joint.forgotten_classes else None
     found = []
     for kind in request.claims:
-        how = _foreign_method(kind) if patch is None else "relaxation" if kind == "band" else method
+        held = kind == "band" and not (joint is not None and joint.holds)
+        how = _foreign_method(kind) if patch is None else "relaxation" if held else method
         for claim in _each(kind, request, how, logits, gates=gates):
-            found += [replace(claim, arithmetic=arithmetic) for arithmetic in request.arithmetics]
+            both = (claim.arithmetic,) if claim.method == "shift-point" else request.arithmetics
+            found += [replace(claim, arithmetic=arithmetic) for arithmetic in both]
     return found
 
 
@@ -152,6 +158,11 @@ def _structural(problem: Problem, claim: Claim, name: str, _effort: Effort, _pro
 def _minimal(problem: Problem, claim: Claim, name: str, _effort: Effort, _progress: Progress) -> Decided:
     proof = prove_minimality(problem, claim)
     return Decided(name, claim, decide_minimality(problem, claim, proof, name), proof)
+
+
+def _least_shift(problem: Problem, claim: Claim, name: str, _effort: Effort, _progress: Progress) -> Decided:
+    proof = prove_shift_minimality(problem, claim)
+    return Decided(name, claim, decide_shift_minimality(problem, claim, proof, name), proof)
 
 
 def _bounded(problem: Problem, claim: Claim, name: str, effort: Effort, progress: Progress) -> Decided:
@@ -167,6 +178,7 @@ _PROVERS: dict[str, Callable[[Problem, Claim, str, Effort, Progress], Decided]] 
     "structural": _structural,
     "identity": _identical,
     "covering-dual": _minimal,
+    "shift-point": _least_shift,
     "relaxation": _bounded,
 }
 

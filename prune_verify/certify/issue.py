@@ -34,6 +34,7 @@ from prune_verify.checker.encoding import canonical_json, sha256_hex
 from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch_json import PatchFile, parse_patch
+from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records, canonical_records
 from prune_verify.checker.statement import (
     NON_CLAIMS,
@@ -196,14 +197,11 @@ def _statement(
     sets: dict[str, SetCommitment],
     cross: CrossCheck | None,
 ) -> Statement:
-    size = 1
-    for length in base.network.input_shape:
-        size *= length
     now = datetime.now(UTC).replace(microsecond=0)
     assumptions = sorted({name for item in decided for name in item.outcome.assumptions})
     patch = None
     if file is not None and sources.patch_bytes is not None:
-        patch = summary_of(file, sha256_hex(sources.patch_bytes), size)
+        patch = summary_of(file, sha256_hex(sources.patch_bytes), coordinates_of(base.network, file.patch))
     measurements = () if cross is None else (cross.measurement(),)
     return Statement(
         patched_name=sources.patched.name,

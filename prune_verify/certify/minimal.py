@@ -1,4 +1,4 @@
-"""Weights that show a gate to be minimal: the dual of the covering relaxation, by linear programming.
+"""Evidence of minimality: weights of the covering relaxation, by linear programming, and points for least shifts.
 
 Retained records enter as they are needed: the relaxation is solved over a few of them, those that its
 solution leaves uncovered join, until none is left. The duals, rounded down to units of 2^-20, are the evidence;
@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
+from prune_verify.bounds.torch_network import TorchNetwork
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.checker.claim import Claim, Problem
 from prune_verify.checker.minimality import UNIT, emit_weights, separable
+from prune_verify.checker.network import evaluate
+from prune_verify.checker.patch import ShiftPatch
+from prune_verify.checker.shift_minimality import emit_points
 
-__all__ = ["prove_minimality"]
+__all__ = ["prove_minimality", "prove_shift_minimality"]
 
 _FIRST, _MORE, _ROUNDS = 64, 64, 60
 _SPARE = 2.0**-19  # duals are lowered by this share: no coordinate's load passes 1 by rounding
 
+Floats = npt.NDArray[np.float32]
 Weights = tuple[tuple[int, int], ...]
 
 
@@ -76,3 +82,53 @@ def prove_minimality(problem: Problem, claim: Claim) -> bytes:
         apart = separable(forget[list(gate.records)], others, claim.radius, retained)
         found.append(_weights(apart, cover))
     return emit_weights(found)
+
+
+def prove_shift_minimality(problem: Problem, claim: Claim) -> bytes:
+    """For every gate of a shift patch the point of its record's ball where the base answers the label most clearly.
+
+    The base is affine where the gate is open, so that the point is the corner that its gradient shows.
+
+    Args:
+        problem: the files; the patch is of family ``linear-region``.
+        claim: M, with radius and margin.
+
+    Returns:
+        The evidence; how many gates it proves, the checker says.
+
+    Raises:
+        CertifyInputError: the claim lacks a radius.
+
+    """
+    if claim.radius is None:
+        text = "a claim of minimality needs the forget radius"
+        raise CertifyInputError(text)
+    patch, rows, points = problem.additive_patch(), problem.rows("forget"), []
+    if not isinstance(patch, ShiftPatch):
+        text = f"a claim of least shift needs a patch of family linear-region, got {patch.family}"
+        raise CertifyInputError(text)
+    network = TorchNetwork(problem.base)
+    reach = np.nextafter(np.float32(claim.radius), np.float32(0))
+    low, high = (end.astype(np.float32) for end in problem.domain.outward(problem.base.input_shape))
+    for gate in patch.gates:
+        centre = rows.x[gate.records[0]]
+        corners = [np.clip(_inward(centre, way * reach), low, high) for way in _ways(network, centre, gate.label)]
+        logits = evaluate(problem.base, np.stack([centre, *corners]))
+        rivals = np.delete(logits, gate.label, axis=1).max(axis=1)
+        best = int((logits[:, gate.label] - rivals).argmax())
+        points.append(np.stack([centre, *corners])[best].reshape(-1))
+    return emit_points(np.stack(points))
+
+
+def _ways(network: TorchNetwork, centre: Floats, label: int) -> list[Floats]:
+    """Signs of the gradients of z_label - z_j at the centre, for every other label j."""
+    x = torch.from_numpy(np.array(centre)).unsqueeze(0).requires_grad_()
+    logits = network(x)[0]
+    others = [j for j in range(len(logits)) if j != label]
+    return [np.sign(torch.autograd.grad(logits[label] - logits[j], x, retain_graph=True)[0][0].numpy()) for j in others]
+
+
+def _inward(centre: Floats, step: Floats) -> Floats:
+    """The float32 number next to centre + step, on the centre's side: no point beyond the ball by rounding."""
+    found = centre + step
+    return np.where(step == 0, centre, np.nextafter(found, centre))

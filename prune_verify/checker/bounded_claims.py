@@ -41,8 +41,9 @@ from prune_verify.checker.interval import (
     sum_rounding,
 )
 from prune_verify.checker.network import Network, Node, node_key
-from prune_verify.checker.patch import LearnedPatch
+from prune_verify.checker.patch import LearnedPatch, ShiftPatch
 from prune_verify.checker.proof import Proof, parse
+from prune_verify.checker.rebuild import difference_network
 from prune_verify.checker.region import float64_not_above, float64_not_below
 from prune_verify.checker.smt import forget_query
 
@@ -51,7 +52,6 @@ __all__ = [
     "MAX_SMT_RECORDS",
     "GoalsRule",
     "decide_bounded",
-    "difference_network",
     "goals_of",
     "pair_network",
     "record_query",
@@ -64,26 +64,6 @@ WITH_SMT = "relaxation+smt"
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 GoalsRule = Callable[[Problem, Claim], Goals]
-
-
-def difference_network(patch: LearnedPatch, input_shape: tuple[int, ...]) -> Network:
-    """The patch alone, from the input to its outputs: what N' - N is.
-
-    Args:
-        patch: an additive patch.
-        input_shape: per-row shape of the base's input.
-
-    """
-    size = int(np.prod(input_shape, dtype=np.int64))
-    nodes = [Node("Input", (), input_shape)]
-    if input_shape != (size,):
-        nodes.append(Node("Reshape", (0,), (size,)))
-    for place, (weight, bias) in enumerate(patch.layers):
-        if place:
-            nodes.append(Node("Relu", (len(nodes) - 1,), nodes[-1].shape))
-        arrays = {"weight": weight, "bias": bias}
-        nodes.append(Node("Linear", (len(nodes) - 1,), (weight.shape[0],), {"axis": (-1,)}, arrays))
-    return Network(tuple(nodes), len(nodes) - 1)
 
 
 def _amount(value: Fraction | None, claim: Claim, name: str) -> Fraction:
@@ -198,9 +178,9 @@ def _retain_close_goals(problem: Problem, claim: Claim) -> Goals:
     rows, delta = problem.rows("retain"), _amount(claim.delta, claim, "delta")
     boxes, count = _balls(problem, rows, _amount(claim.radius, claim, "radius")), problem.base.labels
     eye, most = np.eye(count), float64_not_above(delta)
-    additive, partners = isinstance(problem.patch, LearnedPatch), dict[int, int]()
+    additive, partners = isinstance(problem.patch, LearnedPatch | ShiftPatch), dict[int, int]()
     if additive:
-        network, moved = difference_network(problem.learned_patch(), problem.base.input_shape), eye
+        network, moved = difference_network(problem.base, problem.additive_patch()), eye
     else:
         network = pair_network(problem.base, problem.patched, shared=claim.arithmetic != BINARY32)
         moved = np.concatenate([-eye, eye], axis=1)

@@ -21,8 +21,10 @@ from prune_verify.checker import rules
 from prune_verify.checker.errors import ProofError, SubjectMismatchError, UnsupportedVersionError
 from prune_verify.checker.interval import Intervals, interval_pass, logit_spread
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.patch import JointPatch, LearnedPatch, Patch, build
+from prune_verify.checker.patch import INPUT, JointPatch, LearnedPatch, Patch, ShiftPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
+from prune_verify.checker.sites import Balls, Reader
 
 __all__ = ["CLAIM_KINDS", "REQUEST_KINDS", "Claim", "LabelledRows", "Outcome", "Problem", "decide"]
 
@@ -51,7 +53,7 @@ class Claim:
         kind: ``forget``, ``retain_exact``, ``retain_label``, ``retain_close``, ``band``, ``minimality``,
             ``locality``, ``forget_class`` or ``retain_other_labels`` (MATHS 2).
         arithmetic: ``real`` or ``ieee754-binary32``.
-        method: ``structural``, ``relaxation``, ``relaxation+smt``, ``covering-dual`` or ``identity``.
+        method: ``structural``, ``relaxation``, ``relaxation+smt``, ``covering-dual``, ``shift-point`` or ``identity``.
         radius: of the ball around each record; None where no record is meant.
         margin: tau of F and FC; None elsewhere.
         label: the class of FC and RC*.
@@ -181,14 +183,14 @@ class Problem:
         """The patch, rebuilt and of a family with structural rules."""
         self.require_rebuilt()
         if not isinstance(self.patch, JointPatch):
-            raise ProofError("patch.json/family", "structural rules", "box or class-cap", "learned")
+            raise ProofError("patch.json/family", "structural rules", "box or class-cap", "learned or linear-region")
         return self.patch
 
-    def learned_patch(self) -> LearnedPatch:
+    def additive_patch(self) -> LearnedPatch | ShiftPatch:
         """The patch, rebuilt and additive."""
         self.require_rebuilt()
-        if not isinstance(self.patch, LearnedPatch):
-            raise ProofError("patch.json/family", "an additive patch", "learned", "box or class-cap")
+        if not isinstance(self.patch, LearnedPatch | ShiftPatch):
+            raise ProofError("patch.json/family", "an additive patch", "learned or linear-region", "box or class-cap")
         return self.patch
 
     def head_bounds(self, arithmetic: str) -> tuple[Fraction, Fraction]:
@@ -205,9 +207,8 @@ class Problem:
         patch = self.joint_patch()
         if patch.gates and ("head", arithmetic) not in self._cache:
             spread, magnitude = self.head_bounds(arithmetic)
-            rules.joint_head(patch, spread, magnitude, arithmetic)
-            for index, gate in enumerate(patch.gates):
-                rules.gate_leaves_part_of_domain(gate, index, self.domain)
+            (rules.hold_head if patch.holds else rules.joint_head)(patch, spread, magnitude, arithmetic)
+            self.require_part_outside(patch, arithmetic)
             self._cache["head", arithmetic] = True
         return patch
 
@@ -220,12 +221,55 @@ class Problem:
 
     def separation(self, which: str, radius: Fraction, arithmetic: str) -> rules.Separation:
         """Which balls of ``radius`` around the records of a set lie outside the supports."""
-        key = (f"separation/{which}/{radius}", arithmetic)
-        if key not in self._cache:
-            found = rules.separate(self.joint_patch().gates, self.rows(which).flat(), radius, ARITHMETICS)
+        key, patch = (f"separation/{which}/{radius}", arithmetic), self.joint_patch()
+        if key not in self._cache and patch.sites == (INPUT,):
+            found = rules.separate(patch.gates, self.rows(which).flat(), radius, ARITHMETICS)
             for name, value in found.items():
                 self._cache[f"separation/{which}/{radius}", name] = value
+        elif key not in self._cache:
+            balls, count = self._balls(which, radius), len(self.rows(which).y)
+            self._cache[key] = self._reader(arithmetic).separate(balls, count)
         return self._cache[key]  # type: ignore[return-value] # only Separation is stored under such keys
+
+    def _balls(self, which: str, radius: Fraction) -> Balls:
+        """The boxes of some records of a set."""
+        rows = self.rows(which)
+        return lambda records: self.domain.ball(rows.x[records], radius)
+
+    def _reader(self, arithmetic: str) -> Reader:
+        patch = self.joint_patch()
+        return Reader(self.base, patch.sites, patch.gates, arithmetic, exact=self.exact)
+
+    def opened(self, radius: Fraction, arithmetic: str) -> Bools:
+        """Which forget records' balls lie in a gate of their label that names them: bool [gates, records]."""
+        patch, rows = self.joint_patch(), self.rows("forget")
+        held = np.zeros((len(patch.gates), len(rows.y)), dtype=np.bool_)
+        every = np.arange(len(rows.y))
+        known = (
+            None if patch.sites == (INPUT,) else self._reader(arithmetic).opened(self._balls("forget", radius), every)
+        )
+        flat = rows.flat()
+        for place, gate in enumerate(patch.gates):
+            for record in gate.records:
+                if record < len(rows.y) and rows.y[record] == gate.label:
+                    held[place, record] = (
+                        rules.gate_open(gate, flat[record], radius, self.domain)
+                        if known is None
+                        else known[place, record]
+                    )
+        return held
+
+    def require_part_outside(self, patch: JointPatch, arithmetic: str) -> None:
+        """Rule gate_leaves_part_of_domain (T25): by an edge inside D, or at a hidden site by a record outside."""
+        if patch.sites == (INPUT,):
+            for index, gate in enumerate(patch.gates):
+                rules.gate_leaves_part_of_domain(gate, index, self.domain)
+            return
+        which = "forget" if self.retain is None else "retain"
+        excludes = self.separation(which, Fraction(0), arithmetic).excludes
+        if not excludes.all():
+            path, expected = f"patch.json/gates/{int(excludes.argmin())}", f"a {which} record outside the support"
+            raise ProofError(path, "gate: it excludes part of the domain", expected, "none")
 
     def already_wrong(self) -> tuple[tuple[int, int], ...]:
         """Forget records that the base does not answer with their label strictly, with its answer (T16, T26)."""
@@ -264,14 +308,28 @@ def _forget(problem: Problem, claim: Claim) -> Outcome:
         rules.class_cap(patch, _margin(claim), claim.arithmetic)
         proved |= np.isin(rows.y, patch.forgotten_classes)
     if patch.gates:
+        if patch.holds:
+            raise ProofError(
+                "claim forget", "a head that takes the label away", "gates without hold", "gates that hold"
+            )
         problem.head(claim.arithmetic)
         rules.head_margin(patch, _margin(claim), problem.head_bounds(claim.arithmetic)[1], claim.arithmetic)
         one_closed = problem.separation("forget", radius, claim.arithmetic).label_closed(patch.allowed)
-        flat = rows.flat()
-        for gate in patch.gates:
-            for record in gate.records:
-                if record < len(rows.y) and rows.y[record] == gate.label and one_closed[record] and not proved[record]:
-                    proved[record] = rules.gate_open(gate, flat[record], radius, problem.domain)
+        proved |= problem.opened(radius, claim.arithmetic).any(axis=0) & one_closed
+    unknowns = tuple(int(i) for i in np.flatnonzero(~proved))
+    return Outcome(len(rows.y), int(proved.sum()), unknowns=unknowns, already_wrong=problem.already_wrong())
+
+
+def _band(problem: Problem, claim: Claim) -> Outcome:
+    """BD: every forget record's ball lies in an open gate that holds the margin in the band; all others are closed."""
+    patch, rows, radius = problem.joint_patch(), problem.rows("forget"), _radius(claim)
+    if not patch.holds or claim.band is None:
+        raise ProofError("claim band", "gates that hold a margin, and a band", "both", "not both")
+    problem.head(claim.arithmetic)
+    magnitude = problem.head_bounds(claim.arithmetic)[1]
+    within = [rules.hold_within(gate, claim.band, magnitude, claim.arithmetic) for gate in patch.gates]
+    alone = problem.separation("forget", radius, claim.arithmetic).left == 1  # then it is the gate that is open
+    proved = (problem.opened(radius, claim.arithmetic) & np.array(within)[:, np.newaxis]).any(axis=0) & alone
     unknowns = tuple(int(i) for i in np.flatnonzero(~proved))
     return Outcome(len(rows.y), int(proved.sum()), unknowns=unknowns, already_wrong=problem.already_wrong())
 
@@ -309,7 +367,7 @@ def _retain_label(problem: Problem, claim: Claim) -> Outcome:
         raise ProofError("claim retain_label", "labels of balls stay where no class is forgotten", "no class", got)
     separation = problem.separation("retain", _radius(claim), claim.arithmetic)
     kept = separation.closed.copy()
-    for record in np.flatnonzero(~kept):
+    for record in np.flatnonzero(~kept) if not patch.holds else ():  # such a head may raise a label too
         labels = tuple(
             label for label in patch.allowed if label in separation.touched and separation.touched[label][record]
         )
@@ -359,6 +417,7 @@ def _retain_other_labels(problem: Problem, claim: Claim) -> Outcome:
 
 _STRUCTURAL: dict[str, Callable[[Problem, Claim], Outcome]] = {
     "forget": _forget,
+    "band": _band,
     "retain_exact": _retain_exact,
     "retain_label": _retain_label,
     "locality": _locality,

@@ -17,7 +17,7 @@ from prune_verify.checker.rules import BINARY32, REAL
 
 __all__ = ["ClaimStatement", "Counts", "emitted_claim", "parse_claim"]
 
-METHODS = ("structural", "relaxation", "relaxation+smt", "covering-dual", "identity")
+METHODS = ("structural", "relaxation", "relaxation+smt", "covering-dual", "shift-point", "identity")
 _CLAIM = (
     "id", "kind", "arithmetic", "quantifier", "method", "region", "margin", "label", "delta", "band", "cover",
     "logits", "counts", "conflicts", "unknowns", "alreadyWrong",

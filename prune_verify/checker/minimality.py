@@ -30,7 +30,7 @@ import numpy.typing as npt
 from prune_verify.checker.claim import Claim, Outcome, Problem
 from prune_verify.checker.encoding import Json, Members, canonical_json, parse_json
 from prune_verify.checker.errors import MalformedInputError, ProofError, UnsupportedVersionError
-from prune_verify.checker.patch import Gate
+from prune_verify.checker.patch import INPUT, Gate
 from prune_verify.checker.rules import gate_open
 
 __all__ = ["UNIT", "decide_minimality", "emit_weights", "separable"]
@@ -126,6 +126,8 @@ def decide_minimality(problem: Problem, claim: Claim, data: bytes, path: str) ->
             f"claim {claim.kind}", "method", "covering-dual for minimality only", claim.method
         )
     patch, records = problem.joint_patch(), len(problem.rows("retain").y)
+    if patch.sites != (INPUT,):
+        raise ProofError("patch.json/site", "method covering-dual", "gates that read the input", ", ".join(patch.sites))
     fields = Members(parse_json(data, path, max_bytes=_MOST_BYTES, canonical=True), path, ("formatVersion", "gates"))
     if fields.integer("formatVersion") != FORMAT_VERSION:
         raise UnsupportedVersionError(fields.place("formatVersion"), "formatVersion", str(FORMAT_VERSION), "another")

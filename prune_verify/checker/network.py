@@ -26,7 +26,17 @@ import numpy.typing as npt
 
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 
-__all__ = ["Array", "Network", "Node", "apply_node", "evaluate", "evaluate_all", "evaluate_exact", "windows"]
+__all__ = [
+    "Array",
+    "Network",
+    "Node",
+    "apply_node",
+    "canonical_order",
+    "evaluate",
+    "evaluate_all",
+    "evaluate_exact",
+    "windows",
+]
 
 Array = npt.NDArray[np.generic]  # type: ignore[explicit-any] # numpy's own alias has it
 
@@ -104,7 +114,7 @@ class Network:
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical form; equal for equal graphs whatever their names and order."""
-        order = [i for i in _canonical_order(self) if self.nodes[i].op != "Constant" or i == self.output]
+        order = [i for i in canonical_order(self) if self.nodes[i].op != "Constant" or i == self.output]
         number = {node: place for place, node in enumerate(order)}
         hasher = hashlib.sha256(b"prune-verify/network/v1\0")
         for index in order:
@@ -165,7 +175,7 @@ def _put_array(hasher: hashlib._Hash, name: str, array: npt.NDArray[np.float32])
     _put(hasher, array.astype("<f4").tobytes())
 
 
-def _canonical_order(network: Network) -> list[int]:
+def canonical_order(network: Network) -> list[int]:
     """Post-order of a depth-first walk from the output; the input always comes first."""
     order, seen = [0], {0}
     stack: list[tuple[int, int]] = [] if network.output == 0 else [(network.output, 0)]

@@ -22,7 +22,7 @@ from prune_verify.checker.encoding import (
     parse_json,
 )
 from prune_verify.checker.errors import LimitError, MalformedInputError, UnsupportedVersionError
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch
+from prune_verify.checker.patch import INPUT, Gate, Interval, JointPatch, LearnedPatch, Patch, ShiftPatch
 
 __all__ = ["PatchFile", "disclosed", "emit_patch", "parse_patch"]
 
@@ -30,6 +30,7 @@ FORMAT_VERSION = 1
 MOST_LABELS = 2**16
 MOST_GATES = 2**17
 _HEAD = ("formatVersion", "family", "baseNetwork", "labels", "site")
+_FAMILIES = ("box", "class-cap", "learned", "linear-region")
 _JOINT = ("forgottenClasses", "tau", "shift", "slack", "gates", "conflicts", "disclosed")
 _MOST_LAYERS = 16
 _MOST_WEIGHTS = 2**26
@@ -56,10 +57,11 @@ def disclosed(patch: Patch, size: int) -> tuple[int, int]:
 
     Args:
         patch: the patch.
-        size: number of input numbers n.
+        size: number of coordinates n of the sites.
 
     Returns:
-        For gates: the number of intervals, and 32 bits per edge and ceil(log2 n) per interval. For a learned patch the
+        For gates: the number of intervals, and 32 bits per edge, shift and end of a held margin, and ceil(log2 n) per
+        interval. For a learned patch the
         bits of its parameters, an upper bound of what it can hold.
 
     """
@@ -67,7 +69,8 @@ def disclosed(patch: Patch, size: int) -> tuple[int, int]:
         return 0, 32 * sum(weight.size + bias.size for weight, bias in patch.layers)
     intervals = sum(len(gate.intervals) for gate in patch.gates)
     edges = sum(gate.literals for gate in patch.gates)
-    return intervals, 32 * edges + intervals * (size - 1).bit_length() if intervals else 0
+    more = patch.shifts.size if isinstance(patch, ShiftPatch) else 2 * len(patch.gates) if patch.holds else 0
+    return intervals, 32 * (edges + more) + intervals * (size - 1).bit_length() if intervals else 0
 
 
 def _edge(value: Json, path: str) -> np.float32 | None:
@@ -85,8 +88,17 @@ def _interval(value: Json, path: str) -> Interval:
     return Interval(coordinate, low, high)
 
 
+def _hold(fields: Members) -> tuple[np.float32, np.float32]:
+    ends = fields.items("hold", most=2)
+    if len(ends) != 2:  # noqa: PLR2004 - low and high
+        raise MalformedInputError(fields.place("hold"), "margin to hold", "[low, high]", repr(ends)[:80])
+    low, high = (parse_binary32(end, fields.place("hold")) for end in ends)
+    return low, high
+
+
 def _gate(value: Json, path: str, labels: int, forgotten: tuple[int, ...]) -> Gate:
-    fields = Members(value, path, ("label", "gamma", "intervals", "records"))
+    holds = isinstance(value, dict) and "hold" in value
+    fields = Members(value, path, ("label", "gamma", "intervals", "records", *(("hold",) if holds else ())))
     label, gamma = fields.integer("label", most=labels - 1), fields.binary32("gamma")
     if label in forgotten:
         raise MalformedInputError(
@@ -101,26 +113,53 @@ def _gate(value: Json, path: str, labels: int, forgotten: tuple[int, ...]) -> Ga
         raise MalformedInputError(
             fields.place("intervals"), "gate", "at least one interval, ascending", f"{coordinates[:8]}"
         )
-    return Gate(label, gamma, intervals, fields.integers("records"))
+    return Gate(label, gamma, intervals, fields.integers("records"), _hold(fields) if holds else None)
+
+
+def _gates(fields: Members, labels: int, forgotten: tuple[int, ...]) -> tuple[Gate, ...]:
+    listed = fields.items("gates", most=MOST_GATES)
+    return tuple(_gate(item, f"{fields.place('gates')}/{i}", labels, forgotten) for i, item in enumerate(listed))
+
+
+def _sites(fields: Members) -> tuple[str, ...]:
+    """What the gates read: ``input``, or a list that is not that alone (one spelling for one thing)."""
+    if fields.raw("site") == INPUT:
+        return (INPUT,)
+    sites = fields.texts("site")
+    if sites in ((), (INPUT,)):
+        raise MalformedInputError(fields.place("site"), "sites", "input, or a list of others", repr(sites))
+    return sites
 
 
 def _joint(fields: Members, labels: int) -> JointPatch:
     forgotten = fields.integers("forgottenClasses", most=labels, greatest=labels - 1)
-    listed = fields.items("gates", most=MOST_GATES)
-    gates = tuple(_gate(item, f"{fields.place('gates')}/{i}", labels, forgotten) for i, item in enumerate(listed))
+    gates, sites = _gates(fields, labels, forgotten), _sites(fields)
     family = fields.text("family")
     if (family == "box") != bool(gates) or len(forgotten) >= labels or not (gates or forgotten):
         raise MalformedInputError(
             fields.place("family"), "family", "box with gates, class-cap with classes alone", family
         )
     tau, shift, slack = (fields.binary32(name) for name in ("tau", "shift", "slack"))
-    if not tau > 0 or shift < 0 or slack < 0:
+    patch = JointPatch(labels, forgotten, tau, shift, slack, gates, sites)
+    if patch.holds:
+        if forgotten or tau != 0 or shift != 0 or any(gate.hold is None for gate in gates):
+            expected = "every gate with hold, no forgotten class, tau and shift 0"
+            raise MalformedInputError(fields.place("gates"), "gates that hold margins", expected, "something else")
+    elif not tau > 0 or shift < 0 or slack < 0:
         raise MalformedInputError(
             fields.place("tau"), "constants of the head", "tau above 0, shift and slack from 0", str(tau)
         )
-    if not gates and (shift != 0 or slack != 0):
+    if not gates and (shift != 0 or slack != 0 or sites != (INPUT,)):
         raise MalformedInputError(fields.place("shift"), "constants of the head", "0 without gates", str(shift))
-    return JointPatch(labels, forgotten, tau, shift, slack, gates)
+    return patch
+
+
+def _shift(fields: Members, labels: int) -> ShiftPatch:
+    gates = _gates(fields, labels, ())
+    if not gates or any(gate.hold is not None for gate in gates):
+        raise MalformedInputError(fields.place("gates"), "gates of a shift", "at least one, without hold", "others")
+    path = fields.place("shifts")
+    return ShiftPatch(labels, gates, _sites(fields), _floats(fields.raw("shifts"), path, (len(gates), labels)))
 
 
 def _floats(value: Json, path: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -168,19 +207,22 @@ def parse_patch(data: bytes, path: str) -> PatchFile:
     """
     value = parse_json(data, path, canonical=True)
     family = value.get("family") if isinstance(value, dict) else None
-    if family not in ("box", "class-cap", "learned"):
-        raise UnsupportedVersionError(f"{path}/family", "family", "box, class-cap or learned", repr(family)[:40])
-    fields = Members(value, path, (*_HEAD, "layers") if family == "learned" else (*_HEAD, *_JOINT))
+    if family not in _FAMILIES:
+        raise UnsupportedVersionError(f"{path}/family", "family", ", ".join(_FAMILIES), repr(family)[:40])
+    own = {"learned": ("layers",), "linear-region": ("gates", "shifts", "disclosed")}.get(family, _JOINT)
+    fields = Members(value, path, (*_HEAD, *own))
     if fields.integer("formatVersion") != FORMAT_VERSION:
         raise UnsupportedVersionError(fields.place("formatVersion"), "version", str(FORMAT_VERSION), "another")
-    fields.text("site", among=("input",))
     labels = fields.integer("labels", least=2, most=MOST_LABELS)
     base = parse_digest(fields.raw("baseNetwork"), fields.place("baseNetwork"))
     if family == "learned":
+        fields.text("site", among=(INPUT,))
         return PatchFile(_learned(fields, labels), base)
     said = fields.members("disclosed", ("coordinates", "bits"))
     said.integer("coordinates")
     said.integer("bits")
+    if family == "linear-region":
+        return PatchFile(_shift(fields, labels), base)
     return PatchFile(_joint(fields, labels), base, fields.integers("conflicts"))
 
 
@@ -194,7 +236,7 @@ def require_disclosed(data: bytes, path: str, patch: Patch, size: int) -> None:
     value = parse_json(data, path)
     said = value.get("disclosed") if isinstance(value, dict) else None
     coordinates, bits = disclosed(patch, size)
-    if isinstance(patch, JointPatch) and said != {"coordinates": coordinates, "bits": bits}:
+    if not isinstance(patch, LearnedPatch) and said != {"coordinates": coordinates, "bits": bits}:
         raise MalformedInputError(
             f"{path}/disclosed", "what the gates disclose", f"{coordinates}, {bits}", repr(said)[:80]
         )
@@ -209,7 +251,9 @@ def _emitted_gate(gate: Gate) -> Json:
         return None if value is None else format_binary32(value)
 
     intervals: list[Json] = [[i.coordinate, edge(i.low), edge(i.high)] for i in gate.intervals]
+    hold: dict[str, Json] = {} if gate.hold is None else {"hold": [format_binary32(end) for end in gate.hold]}
     return {
+        **hold,
         "label": gate.label,
         "gamma": format_binary32(gate.gamma),
         "intervals": intervals,
@@ -222,7 +266,7 @@ def emit_patch(file: PatchFile, size: int) -> bytes:
 
     Args:
         file: the patch, the digest of its base and the conflicts.
-        size: number of input numbers n, for what the gates disclose.
+        size: number of coordinates of the sites, for what the gates disclose.
 
     """
     patch = file.patch
@@ -231,7 +275,7 @@ def emit_patch(file: PatchFile, size: int) -> bytes:
         "family": patch.family,
         "baseNetwork": file.base_network,
         "labels": patch.labels,
-        "site": "input",
+        "site": INPUT,
     }
     if isinstance(patch, LearnedPatch):
         value["layers"] = [
@@ -241,12 +285,17 @@ def emit_patch(file: PatchFile, size: int) -> bytes:
         return canonical_json(value)
     coordinates, bits = disclosed(patch, size)
     value |= {
+        "site": INPUT if patch.sites == (INPUT,) else list(patch.sites),
+        "gates": [_emitted_gate(gate) for gate in patch.gates],
+        "disclosed": {"coordinates": coordinates, "bits": bits},
+    }
+    if isinstance(patch, ShiftPatch):
+        return canonical_json(value | {"shifts": _base64(patch.shifts)})
+    value |= {
         "forgottenClasses": list(patch.forgotten_classes),
         "tau": format_binary32(patch.tau),
         "shift": format_binary32(patch.shift),
         "slack": format_binary32(patch.slack),
-        "gates": [_emitted_gate(gate) for gate in patch.gates],
         "conflicts": list(file.conflicts),
-        "disclosed": {"coordinates": coordinates, "bits": bits},
     }
     return canonical_json(value)

@@ -12,7 +12,7 @@ Source: MATHS 3.1, 3.2, 3.3, 4.1; certs/SPEC.md section 4 has the proofs with th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,13 +28,18 @@ __all__ = [
     "REAL",
     "Separation",
     "class_cap",
+    "gate_closed_within",
     "gate_leaves_part_of_domain",
     "gate_open",
+    "gate_open_within",
     "gate_threshold",
     "gates_closed",
     "head_margin",
+    "hold_head",
+    "hold_within",
     "joint_head",
     "separate",
+    "separation_of",
 ]
 
 REAL = "real"
@@ -47,6 +52,7 @@ _TINY = Fraction(1, 2**126)
 _EXACT_LOOKS = 10_000
 
 Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 
 
 def _exact(value: np.float32 | float) -> Fraction:
@@ -102,6 +108,49 @@ def head_margin(patch: JointPatch, margin: Fraction, magnitude: Fraction, arithm
     left = tau if arithmetic == REAL else tau - U * (magnitude + tau) - _TINY
     _require(margin > 0, "claim/margin", "head_margin: margin", "above 0", margin)
     _require(margin <= left, "claim/margin", "head_margin: tau after rounding", f"at most {float(left):.9g}", margin)
+
+
+def hold_head(patch: JointPatch, spread: Fraction, magnitude: Fraction, arithmetic: str) -> None:
+    """Rule hold_head: on D a label keeps its logit where all gates are closed, and where one alone is open it is held.
+
+    Held: the margin of the gate's label lies between the gate's ends, up to the rounding that rule hold_within pays.
+
+    Args:
+        patch: a patch whose gates hold margins; H is the greatest size of their ends.
+        spread: R, as for rule joint_head.
+        magnitude: Z.
+        arithmetic: ``real`` or ``ieee754-binary32``.
+
+    Raises:
+        ProofError: a side condition fails. They are: no class is forgotten; low <= high; K >= R + 2 H + s; K < 2^60,
+            with s = 0 in reals and 2^-18 (K + Z) in binary32.
+
+    """
+    path, slack, size = "patch.json", _exact(patch.slack), Fraction(0)
+    _require(not patch.forgotten_classes, path, "hold_head: forgotten classes", "none", len(patch.forgotten_classes))
+    for index, gate in enumerate(patch.gates):
+        low, high = _ends(gate, f"{path}/gates/{index}")
+        _require(low <= high, f"{path}/gates/{index}/hold", "hold_head: low <= high", f"at most {float(high):.9g}", low)
+        size = max(size, abs(low), abs(high))
+    least = spread + 2 * size + (Fraction(0) if arithmetic == REAL else _SLACK * (slack + magnitude))
+    _require(slack >= least, f"{path}/slack", "hold_head: K >= R + 2 H + s", f"{float(least):.9g}", slack)
+    _require(slack < _LARGEST, f"{path}/slack", "hold_head: K", "below 2^60", slack)
+
+
+def _ends(gate: Gate, path: str) -> tuple[Fraction, Fraction]:
+    if gate.hold is None:
+        raise ProofError(path, "hold_head: a margin to hold", "two numbers", "nothing")
+    return _exact(gate.hold[0]), _exact(gate.hold[1])
+
+
+def hold_within(gate: Gate, band: tuple[Fraction, Fraction], magnitude: Fraction, arithmetic: str) -> bool:
+    """Rule hold_within: the margin that a gate holds stays in the band after rounding.
+
+    N'_y lies between fl(m + low) and fl(m + high), each off by at most u (Z + H) + 2^-126.
+    """
+    low, high = _ends(gate, "patch.json/gates")
+    lost = Fraction(0) if arithmetic == REAL else U * (magnitude + max(abs(low), abs(high))) + _TINY
+    return band[0] <= low - lost and high + lost <= band[1]
 
 
 def class_cap(patch: JointPatch, margin: Fraction, arithmetic: str) -> None:
@@ -217,6 +266,51 @@ def gates_closed(
     return result
 
 
+def gate_open_within(gate: Gate, low: Doubles, high: Doubles, place: Mapping[int, int]) -> Bools:
+    """Rule gate_open at any site: which balls the gate's box holds, by enclosures of the values that it reads.
+
+    Args:
+        gate: the gate.
+        low: float64 [coordinates, balls]: what the program computes is not below.
+        high: the same; not above.
+        place: the row of each coordinate.
+
+    """
+    held = np.ones(low.shape[1], dtype=np.bool_)
+    for interval in gate.intervals:
+        row = place[interval.coordinate]
+        if interval.high is not None:
+            held &= high[row] <= np.float64(interval.high)
+        if interval.low is not None:
+            held &= low[row] >= np.float64(interval.low)
+    return held
+
+
+def gate_closed_within(gate: Gate, low: Doubles, high: Doubles, place: Mapping[int, int], arithmetic: str) -> Bools:
+    """Rule gate_closed at any site: on which balls the gate is closed, by enclosures of the values that it reads.
+
+    A float64 difference and the sum of at most 2 |S| of them, none negative, exceed the exact ones by a factor of at
+    most 1 + (2 |S| + 2) 2^-53, which the bar includes.
+
+    Args:
+        gate: the gate.
+        low: float64 [coordinates, balls]: what the program computes is not below.
+        high: the same; not above.
+        place: the row of each coordinate.
+        arithmetic: whose threshold to use.
+
+    """
+    total = np.zeros(low.shape[1])
+    for interval in gate.intervals:
+        row = place[interval.coordinate]
+        if interval.high is not None:
+            total += np.maximum(low[row] - np.float64(interval.high), 0.0)
+        if interval.low is not None:
+            total += np.maximum(np.float64(interval.low) - high[row], 0.0)
+    bar = gate_threshold(gate, arithmetic) * (1 + Fraction(2 * len(gate.intervals) + 4, 2**52))
+    return np.asarray(total >= float64_not_below(bar))
+
+
 @dataclass(frozen=True, eq=False)
 class Separation:
     """Which balls are proved to lie outside which supports.
@@ -224,11 +318,15 @@ class Separation:
     Args:
         closed: bool per ball: every gate is closed on it.
         touched: per label with gates, bool per ball: some gate of the label is not proved closed on it.
+        excludes: bool per gate: it is closed on some ball.
+        left: int per ball: how many gates are not proved closed on it.
 
     """
 
     closed: Bools
     touched: dict[int, Bools]
+    excludes: Bools
+    left: npt.NDArray[np.int64]
 
     def label_closed(self, allowed: tuple[int, ...]) -> Bools:
         """Per ball: some label of A has all its gates closed, or no gate (premise of rule joint_head)."""
@@ -238,24 +336,22 @@ class Separation:
         return ~every
 
 
+def separation_of(gates: tuple[Gate, ...], closed: Iterable[Bools], count: int) -> Separation:
+    """What the outcomes of rule gate_closed, one bool [balls] per gate, say of balls and labels."""
+    left, touched, excludes = np.zeros(count, dtype=np.int64), dict[int, Bools](), list[bool]()
+    for gate, result in zip(gates, closed, strict=True):
+        left += ~result
+        known = touched.setdefault(gate.label, np.zeros(count, dtype=np.bool_))
+        known |= ~result
+        excludes.append(bool(result.any()))
+    return Separation(left == 0, touched, np.array(excludes), left)
+
+
 def separate(
     gates: tuple[Gate, ...], rows: npt.NDArray[np.float32], radius: Fraction, arithmetics: tuple[str, ...]
 ) -> dict[str, Separation]:
     """Apply rule gate_closed to every gate and every ball around ``rows`` [count, n]; one pass per gate."""
     columns = np.ascontiguousarray(rows.T)
     count = rows.shape[0]
-    closed = {a: np.ones(count, dtype=np.bool_) for a in arithmetics}
-    touched: dict[str, dict[int, Bools]] = {a: {} for a in arithmetics}
-    for gate, result in _results(gates, columns, radius, arithmetics):
-        for arithmetic in arithmetics:
-            closed[arithmetic] &= result[arithmetic]
-            known = touched[arithmetic].setdefault(gate.label, np.zeros(count, dtype=np.bool_))
-            known |= ~result[arithmetic]
-    return {a: Separation(closed[a], touched[a]) for a in arithmetics}
-
-
-def _results(
-    gates: tuple[Gate, ...], columns: npt.NDArray[np.float32], radius: Fraction, arithmetics: tuple[str, ...]
-) -> Iterator[tuple[Gate, dict[str, Bools]]]:
-    for gate in gates:
-        yield gate, gates_closed(gate, columns, radius, arithmetics)
+    found = [gates_closed(gate, columns, radius, arithmetics) for gate in gates]
+    return {a: separation_of(gates, (one[a] for one in found), count) for a in arithmetics}

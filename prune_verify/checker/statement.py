@@ -144,7 +144,7 @@ def _patch(fields: Members) -> PatchSummary | None:
     value = fields.members("patch", names)
     return PatchSummary(
         sha256=value.digest("sha256"),
-        family=value.text("family", among=("box", "class-cap", "learned")),
+        family=value.text("family", among=("box", "class-cap", "learned", "linear-region")),
         gates=value.integer("gates"),
         forgotten_classes=value.integers("forgottenClasses"),
         max_coordinates=value.integer("maxCoordinates"),

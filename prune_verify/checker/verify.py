@@ -38,9 +38,10 @@ from prune_verify.checker.errors import (
 from prune_verify.checker.interval import require_ieee_float64
 from prune_verify.checker.load_onnx import LoadedModel, LoadLimits, load_network
 from prune_verify.checker.merkle import set_root
-from prune_verify.checker.patch import JointPatch
+from prune_verify.checker.patch import JointPatch, LearnedPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, parse_patch, require_disclosed
 from prune_verify.checker.policy import parse_policy, parse_trust
+from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import (
     Records,
     canonical_records,
@@ -239,7 +240,7 @@ def summary_of(file: PatchFile, sha256: str, size: int) -> PatchSummary:
     """What a statement says of a patch, computed from its parameters."""
     patch = file.patch
     coordinates, bits = disclosed(patch, size)
-    gates = patch.gates if isinstance(patch, JointPatch) else ()
+    gates = () if isinstance(patch, LearnedPatch) else patch.gates
     return PatchSummary(
         sha256=sha256,
         family=patch.family,
@@ -257,8 +258,9 @@ def _patch(data: bytes, base: LoadedModel, statement: Statement) -> PatchFile:
         raise SubjectMismatchError(
             "evidence/patch.json/baseNetwork", "base network", statement.base_network, file.base_network
         )
-    require_disclosed(data, "evidence/patch.json", file.patch, _size(base))
-    expected = summary_of(file, sha256_hex(data), _size(base))
+    size = coordinates_of(base.network, file.patch)
+    require_disclosed(data, "evidence/patch.json", file.patch, size)
+    expected = summary_of(file, sha256_hex(data), size)
     if statement.patch != expected:
         raise ProofError("predicate/patch", "summary of the patch", str(expected), str(statement.patch))
     return file

@@ -22,6 +22,7 @@ from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.policy import Policy, TrustStore
 from prune_verify.checker.region import require_radius
 from prune_verify.checker.rules import BINARY32
+from prune_verify.checker.shift_minimality import decide_shift_minimality
 from prune_verify.checker.solver import ask
 from prune_verify.checker.statement import Statement
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
@@ -37,6 +38,7 @@ _DECIDES: dict[str, Callable[[Problem, Claim, bytes, str], Outcome]] = {
     "structural": lambda problem, claim, _data, _path: decide(problem, claim),
     "identity": lambda problem, claim, _data, _path: decide_identity(problem, claim),
     "covering-dual": decide_minimality,
+    "shift-point": decide_shift_minimality,
     "relaxation": decide_bounded,
     "relaxation+smt": decide_bounded,
 }

@@ -21,6 +21,7 @@ from prune_verify.checker.encoding import Json, format_decimal, read_file
 from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.patch import JointPatch, Patch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
+from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records
 from prune_verify.checker.region import Domain, domain_json
 from prune_verify.repair.engine import RepairResult, repair_box, repair_class_cap
@@ -48,11 +49,6 @@ class _Work:
     classes: tuple[int, ...]
     family: str
     model: ThreatModel
-
-    @property
-    def size(self) -> int:
-        """Numbers of an input row."""
-        return int(np.prod(self.base.network.input_shape))
 
     @property
     def kind(self) -> str:
@@ -132,7 +128,7 @@ def _found(work: _Work, options: argparse.Namespace, progress: Progress) -> tupl
             minimal=options.minimal,
             progress=progress,
         )
-    bits = disclosed(result.patch, work.size)[1]
+    bits = disclosed(result.patch, coordinates_of(work.base.network, result.patch))[1]
     if work.model.disclosure_bits is not None and bits > work.model.disclosure_bits:
         text = f"the patch would disclose {bits} bits of records, the budget is {work.model.disclosure_bits}"
         raise InfeasiblePatchError(text)
@@ -238,7 +234,7 @@ def _text(work: _Work, patch: Patch, result: RepairResult | None, out: Path) -> 
         )
     if isinstance(patch, JointPatch):
         lines.append(f"head: tau {float(patch.tau):.6g}, M {float(patch.shift):.6g}, K {float(patch.slack):.6g}")
-    coordinates, bits = disclosed(patch, work.size)
+    coordinates, bits = disclosed(patch, coordinates_of(work.base.network, patch))
     if result is not None and result.sizes:
         sizes = [size.coordinates for size in result.sizes]
         lines.append(
@@ -282,7 +278,9 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
         raise InfeasiblePatchError(text, retain=conflicts)
     files = {
         "patched.onnx": export_patched(work.base_bytes, work.base, patch),
-        "patch.json": emit_patch(PatchFile(patch, work.base.network.digest(), conflicts), work.size),
+        "patch.json": emit_patch(
+            PatchFile(patch, work.base.network.digest(), conflicts), coordinates_of(work.base.network, patch)
+        ),
         "request.json": emit_request(request),
     }
     _write(options.out, files)
@@ -294,7 +292,7 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
         "coordinates": list(sizes),
         "lowerBounds": [] if result is None else [size.lower_bound for size in result.sizes],
         "conflicts": list(conflicts),
-        "disclosedBits": disclosed(patch, work.size)[1],
+        "disclosedBits": disclosed(patch, coordinates_of(work.base.network, patch))[1],
         "secondsPerRequest": None if result is None or not sizes else f"{result.seconds / len(sizes):.6f}",
         "domain": domain_json(work.model.domain),
         "notes": list(notes),

@@ -27,7 +27,7 @@ from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
 from prune_verify.repair.head import head_bounds, with_head
 from prune_verify.repair.threat_model import ThreatModel
 
-__all__ = ["GateSize", "RepairResult", "repair_box", "repair_class_cap"]
+__all__ = ["GateSize", "RepairResult", "gamma_of", "repair_box", "repair_class_cap", "require_labels"]
 
 Progress = Callable[[str, int, int], None]
 _TINY = Fraction(1, 2**126)
@@ -65,7 +65,13 @@ class RepairResult:
     seconds: float = 0.0
 
 
-def _require_labels(base: Network, classes: tuple[int, ...], forget: LabelledRows | None) -> None:
+def require_labels(base: Network, classes: tuple[int, ...], forget: LabelledRows | None) -> None:
+    """Refuse classes that do not exist, or that leave no label to answer.
+
+    Raises:
+        RepairInputError: the same.
+
+    """
     for label in classes:
         if not 0 <= label < base.labels:
             text = f"--forget-class {label}: the network has labels 0 to {base.labels - 1}"
@@ -83,7 +89,7 @@ def repair_class_cap(base: Network, classes: tuple[int, ...], model: ThreatModel
         RepairInputError: a class that does not exist, or no label left.
 
     """
-    _require_labels(base, classes, None)
+    require_labels(base, classes, None)
     zero = np.float32(0)
     empty = JointPatch(base.labels, tuple(sorted(set(classes))), zero, zero, zero, ())
     return RepairResult(with_head(empty, model.margin, None, model.arithmetics))
@@ -128,7 +134,7 @@ def repair_box(
         InfeasiblePatchError: a forget record that no coordinate separates from anything.
 
     """
-    _require_labels(base, classes, forget)
+    require_labels(base, classes, forget)
     if not len(forget.y) or not len(retain.y):
         text = f"the {'forget' if not len(forget.y) else 'retained'} set is empty"
         raise RepairInputError(text)
@@ -183,7 +189,7 @@ def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -
     if minimal is not None:
         chosen, size = _fewest(rows, separation, others, chosen, model, minimal)
     label = int(rows.forget.y[record])
-    return Gate(label, _gamma(len(chosen), model.distance), _intervals(box, chosen), (record,)), size
+    return Gate(label, gamma_of(len(chosen), model.distance), _intervals(box, chosen), (record,)), size
 
 
 def _fewest(
@@ -218,7 +224,7 @@ def _intervals(box: Box, coordinates: list[int]) -> tuple[Interval, ...]:
     return tuple(Interval(j, edge(box.low[j]), edge(box.high[j])) for j in sorted(coordinates))
 
 
-def _gamma(coordinates: int, gap: Fraction) -> np.float32:
+def gamma_of(coordinates: int, gap: Fraction) -> np.float32:
     """The least slope at which a violation of the gap closes the gate for certain (rule gate_closed)."""
     terms = 2 * coordinates + 4
     return round_up((1 + terms * rules.U) / (gap - terms * _TINY))

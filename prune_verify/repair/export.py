@@ -16,8 +16,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from prune_verify.checker.errors import CheckError
 from prune_verify.checker.load_onnx import LoadedModel, load_network
-from prune_verify.checker.patch import CAP_SLOPE, JointPatch, LearnedPatch, Patch, blocks, build
+from prune_verify.checker.network import Network
+from prune_verify.checker.patch import INPUT, JointPatch, LearnedPatch, Patch, ShiftPatch, blocks
+from prune_verify.checker.rebuild import CAP_SLOPE, build, hold_ends, hold_order, hold_slots, site_nodes
 from prune_verify.repair.errors import RepairError
 
 __all__ = ["export_patched"]
@@ -75,9 +78,10 @@ class _Graph:
         return self.add(op, [value], axes=[axis], keepdims=int(keep))
 
 
-def _closedness(graph: _Graph, patch: JointPatch, source: str) -> str:
-    """The value o, [batch, labels in A]."""
-    columns = graph.add("Transpose", [graph.rows(source)], perm=[1, 0])
+def _openness(graph: _Graph, patch: JointPatch | ShiftPatch, sites: list[str]) -> tuple[str, list[int]]:
+    """The value g, [gates, batch], and which gate each row is."""
+    rows = sites[0] if len(sites) == 1 else graph.add("Concat", sites, axis=1)
+    columns = graph.add("Transpose", [rows], perm=[1, 0])
     parts: list[str] = []
     order: list[int] = []
     for block in blocks(patch):
@@ -90,27 +94,54 @@ def _closedness(graph: _Graph, patch: JointPatch, source: str) -> str:
     violation = parts[0] if len(parts) == 1 else graph.add("Concat", parts, axis=0)
     gamma = graph.constant(np.array([[patch.gates[g].gamma] for g in order]))
     scaled = graph.add("Mul", [violation, gamma])
-    openness = graph.add("Relu", [graph.add("Sub", [graph.constant(1.0), scaled])])
+    return graph.add("Relu", [graph.add("Sub", [graph.constant(1.0), scaled])]), order
+
+
+def _rivals(graph: _Graph, logits: str, width: int) -> str:
+    """The greatest logit other than each one, [batch, width]."""
+    others = np.array([[j for j in range(width) if j != y] for y in range(width)], dtype=np.int64)
+    return graph.reduce(
+        "ReduceMax", graph.add("Gather", [logits, graph.constant(others, np.int64)], axis=1), 2, keep=False
+    )
+
+
+def _record_head(graph: _Graph, patch: JointPatch, sites: list[str], logits: str) -> str:
+    """N' of the labels in A, [batch, labels in A]."""
+    openness, order = _openness(graph, patch, sites)
     minus = np.zeros((len(patch.allowed), len(order)), dtype=np.float32)
     for column, index in enumerate(order):
         minus[patch.allowed.index(patch.gates[index].label), column] = -1.0
     ones = graph.constant(np.ones(len(patch.allowed)))
     total = graph.add("Gemm", [openness, graph.constant(minus), ones], transA=1, transB=1)
-    return graph.add("Relu", [total])
-
-
-def _record_head(graph: _Graph, patch: JointPatch, source: str, logits: str) -> str:
-    """N' of the labels in A, [batch, labels in A]."""
-    width = len(patch.allowed)
-    closed = _closedness(graph, patch, source)
+    closed = graph.add("Relu", [total])
     opened = graph.add("Sub", [graph.constant(1.0), closed])
     lowered = graph.add("Sub", [logits, graph.add("Mul", [opened, graph.constant(patch.shift)])])
-    others = np.array([[j for j in range(width) if j != y] for y in range(width)], dtype=np.int64)
-    rivals = graph.add("Gather", [lowered, graph.constant(others, np.int64)], axis=1)
-    best = graph.reduce("ReduceMax", rivals, 2, keep=False)
-    below = graph.add("Sub", [best, graph.constant(patch.tau)])
+    below = graph.add("Sub", [_rivals(graph, lowered, len(patch.allowed)), graph.constant(patch.tau)])
     lifted = graph.add("Mul", [closed, graph.constant(patch.slack)])
     return graph.add("Min", [logits, graph.add("Add", [below, lifted])])
+
+
+def _hold_head(graph: _Graph, patch: JointPatch, sites: list[str], logits: str) -> str:
+    """All logits, those of labels with gates held where one is open, [batch, labels]."""
+    openness, order = _openness(graph, patch, sites)
+    owners = graph.constant([patch.gates[g].label for g in order], np.int64)
+    best = graph.add("Gather", [_rivals(graph, logits, patch.labels), owners], axis=1)
+    loose = graph.add("Sub", [graph.constant(1.0), graph.add("Transpose", [openness], perm=[1, 0])])
+    loose = graph.add("Mul", [loose, graph.constant(patch.slack)])
+    low, high = hold_ends(patch, order)
+    gated, slots = hold_slots(patch, order)
+    ends = []
+    for near in (
+        graph.add("Sub", [graph.constant(-high), best]),
+        graph.add("Add", [best, graph.constant(low)]),
+    ):
+        far = graph.add("Gather", [graph.add("Sub", [near, loose]), graph.constant(slots, np.int64)], axis=1)
+        ends.append(graph.reduce("ReduceMax", far, 2, keep=False))
+    upper = graph.add("Sub", [graph.constant(0.0), ends[0]])
+    own = graph.add("Gather", [logits, graph.constant(gated, np.int64)], axis=1)
+    held = graph.add("Max", [graph.add("Min", [own, upper]), ends[1]])
+    joined = graph.add("Concat", [logits, held], axis=1)
+    return graph.add("Gather", [joined, graph.constant(hold_order(patch.labels, gated), np.int64)], axis=1)
 
 
 def _class_head(graph: _Graph, patch: JointPatch, logits: str, allowed: str) -> str:
@@ -127,22 +158,72 @@ def _class_head(graph: _Graph, patch: JointPatch, logits: str, allowed: str) -> 
     return graph.add("Gather", [joined, order], axis=1)
 
 
-def _learned(graph: _Graph, patch: LearnedPatch, source: str, logits: str) -> str:
-    """N + P, [batch, labels]."""
+def _learned(graph: _Graph, patch: LearnedPatch, source: str) -> str:
+    """P, [batch, labels]."""
     value = graph.rows(source)
     for place, (weight, bias) in enumerate(patch.layers):
         value = graph.add("Relu", [value]) if place else value
         value = graph.add("Gemm", [value, graph.constant(weight), graph.constant(bias)], transB=1)
-    return graph.add("Add", [logits, value])
+    return value
 
 
-def _joint(graph: _Graph, patch: JointPatch, source: str, logits: str) -> str:
+def _shift(graph: _Graph, patch: ShiftPatch, sites: list[str]) -> str:
+    """P, [batch, labels]."""
+    openness, order = _openness(graph, patch, sites)
+    zeros = graph.constant(np.zeros(patch.labels))
+    columns = graph.constant(np.ascontiguousarray(patch.shifts[order].T))
+    return graph.add("Gemm", [openness, columns, zeros], transA=1, transB=1)
+
+
+def _joint(graph: _Graph, patch: JointPatch, sites: list[str], logits: str) -> str:
     allowed = logits
     if patch.forgotten_classes:
         allowed = graph.add("Gather", [logits, graph.constant(patch.allowed, np.int64)], axis=1)
     if patch.gates:
-        allowed = _record_head(graph, patch, source, allowed)
+        allowed = (_hold_head if patch.holds else _record_head)(graph, patch, sites, allowed)
     return _class_head(graph, patch, logits, allowed) if patch.forgotten_classes else allowed
+
+
+def _site_names(graph: _Graph, base: LoadedModel, sites: tuple[str, ...]) -> list[str]:
+    """The values that the sites name in the file, each as [batch, numbers]."""
+    found = []
+    for site, index in zip(sites, site_nodes(base.network, sites), strict=True):
+        if site == INPUT:
+            found.append(graph.rows(base.input_name))
+            continue
+        name = _value_name(graph.model, Network(base.network.nodes, index).digest())
+        flat = len(base.network.nodes[index].shape) == 1
+        found.append(name if flat else graph.add("Flatten", [name], axis=1))
+    return found
+
+
+def _value_name(model: onnx.ModelProto, digest: str) -> str:
+    """The value of the graph that computes the network of this digest."""
+    for node in model.graph.node:
+        for name in filter(None, node.output):
+            try:
+                if load_network(_part(model, name), "a part of the base").network.digest() == digest:
+                    return str(name)
+            except CheckError:  # not every value is a network's output
+                continue
+    text = f"no value of the base's file is the site with digest {digest}"
+    raise RepairError(text)
+
+
+def _part(model: onnx.ModelProto, name: str) -> bytes:
+    """The model that computes one of a model's values."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    needed, kept = {name}, []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del part.graph.node[:], part.graph.output[:], part.graph.initializer[:]
+    part.graph.node.extend(reversed(kept))
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    part.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return bytes(part.SerializeToString())
 
 
 def _renamed(model: onnx.ModelProto, old: str, new: str) -> None:
@@ -178,13 +259,17 @@ def export_patched(base_bytes: bytes, base: LoadedModel, patch: Patch) -> bytes:
         raise RepairError(text)
     model = onnx.load_from_string(base_bytes)
     graph = _Graph(model, base.opset)
+    sites = [] if isinstance(patch, LearnedPatch) or not patch.gates else _site_names(graph, base, patch.sites)
     inner = graph.name("base_logits")
     _renamed(model, base.output_name, inner)
     logits = inner if len(base.network.output_shape) == 1 else graph.add("Flatten", [inner], axis=1)
-    if isinstance(patch, LearnedPatch):
-        output = _learned(graph, patch, base.input_name, logits)
+    if isinstance(patch, JointPatch):
+        output = _joint(graph, patch, sites, logits)
     else:
-        output = _joint(graph, patch, base.input_name, logits)
+        added = (
+            _learned(graph, patch, base.input_name) if isinstance(patch, LearnedPatch) else _shift(graph, patch, sites)
+        )
+        output = graph.add("Add", [logits, added])
     if len(base.network.output_shape) == 1:
         graph.graph.node[-1].output[0] = base.output_name
     else:

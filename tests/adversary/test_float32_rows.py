@@ -20,7 +20,8 @@ import pytest
 from prune_verify.checker import rules
 from prune_verify.checker.errors import ProofError
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import NEVER_VIOLATED, Gate, Interval, JointPatch, build
+from prune_verify.checker.patch import NEVER_VIOLATED, Gate, Interval, JointPatch
+from prune_verify.checker.rebuild import build
 
 F32, F64 = np.float32, np.float64
 U, TINY = 2.0**-24, 2.0**-126

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from prune_verify.checker import interval, rules
-from prune_verify.checker.bounded_claims import decide_bounded, difference_network
+from prune_verify.checker.bounded_claims import decide_bounded
 from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.errors import CheckError, ProofError
 from prune_verify.checker.interval import interval_pass
 from prune_verify.checker.load_onnx import load_network
-from prune_verify.checker.patch import Gate, Interval, LearnedPatch, build
+from prune_verify.checker.patch import Gate, Interval, LearnedPatch
 from prune_verify.checker.proof import Proof, emit
+from prune_verify.checker.rebuild import build, difference_network
 from prune_verify.checker.region import Domain
 from prune_verify.repair.export import export_patched
 from tests.adversary.test_adversarial_networks import (
@@ -281,7 +282,7 @@ def test_a_learned_patch_that_enters_the_last_product_of_the_base(bias: bool) ->
     rows = LabelledRows(x, np.zeros(50, np.int64))
     domain = Domain((Fraction(0),), (Fraction(1),))
     problem = Problem(base.network, build(base.network, patch), patch, domain, forget=rows, retain=rows)
-    digest = difference_network(patch, (count,)).digest()
+    digest = difference_network(base.network, patch).digest()
     moved = max(
         float(np.abs(one.astype(float) - other).max())
         for one, other in zip(onnxruntime_logits(patched_bytes, x), onnxruntime_logits(base_bytes, x), strict=True)

@@ -11,7 +11,8 @@ import pytest
 from prune_verify.bounds.engine import BoundEngine, cross_check_forget, margin_network
 from prune_verify.bounds.errors import BoundsError
 from prune_verify.checker.network import Network, evaluate, evaluate_all
-from prune_verify.checker.patch import Gate, Interval, JointPatch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch
+from prune_verify.checker.rebuild import build
 from tests.bounds.small_networks import NETWORKS, mlp
 
 pytestmark = pytest.mark.prover

@@ -13,8 +13,9 @@ from prune_verify.checker.bounded_claims import decide_bounded, goals_of
 from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.goals import Goals
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.patch import LearnedPatch, build
+from prune_verify.checker.patch import LearnedPatch
 from prune_verify.checker.proof import Proof, emit, parse
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 

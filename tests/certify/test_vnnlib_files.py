@@ -21,12 +21,13 @@ from prune_verify.certify.vnnlib_files import (
     with_margins,
     write_counterexample,
 )
-from prune_verify.checker.bounded_claims import difference_network, goals_of, pair_network
+from prune_verify.checker.bounded_claims import goals_of, pair_network
 from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 from prune_verify.checker.goals import Goals
 from prune_verify.checker.network import Network, evaluate_exact
-from prune_verify.checker.patch import LearnedPatch, build
+from prune_verify.checker.patch import LearnedPatch
+from prune_verify.checker.rebuild import build, difference_network
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import REAL
 from prune_verify.checker.vnnlib import goals_of_property, parse_property
@@ -347,7 +348,7 @@ def test_goals_about_a_difference_say_which_network_is_added_to() -> None:
     """One side of retain_close alone: patched - base >= -0.1 fails where the patched network is below the base."""
     vnnlib = pytest.importorskip("vnnlib", reason="vnnlib 1.x is the parser of version 2.0")
     problem = _problem(1)
-    network = difference_network(problem.patch, (3,))
+    network = difference_network(problem.base, problem.patch)
     goals = Goals(
         network,
         REAL,
@@ -370,7 +371,10 @@ def test_goals_about_one_network_are_not_written_as_a_pair() -> None:
             pair_property_text(problem.base, problem.patched, goals, 0)
     with pytest.raises(MalformedInputError):
         pair_property_text(
-            problem.base, mlp(0, 4, 3), Goals(difference_network(problem.patch, (3,)), REAL, 1, 1, 1, None, None), 0
+            problem.base,
+            mlp(0, 4, 3),
+            Goals(difference_network(problem.base, problem.patch), REAL, 1, 1, 1, None, None),
+            0,
         )
 
 

@@ -11,7 +11,6 @@ import pytest
 from prune_verify.checker import bounded_claims
 from prune_verify.checker.bounded_claims import (
     decide_bounded,
-    difference_network,
     goals_of,
     pair_network,
     record_query,
@@ -26,8 +25,9 @@ from prune_verify.checker.errors import (
     UnsupportedVersionError,
 )
 from prune_verify.checker.network import Network, Node, evaluate, evaluate_exact
-from prune_verify.checker.patch import LearnedPatch, build
+from prune_verify.checker.patch import LearnedPatch
 from prune_verify.checker.proof import Proof, emit
+from prune_verify.checker.rebuild import build, difference_network
 from prune_verify.checker.region import Domain
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32, REAL
@@ -63,7 +63,7 @@ def _i4(*values: int) -> np.ndarray:
 FORGET = Claim("forget", REAL, "relaxation", radius=RADIUS, margin=Fraction(1))
 CLOSE = Claim("retain_close", REAL, "relaxation", radius=RADIUS, delta=Fraction("0.2"))
 PROBLEM = _problem(FORGETTING)
-DIFFERENCE = difference_network(SMALL, (4,))
+DIFFERENCE = difference_network(Network((Node("Input", (), (4,)),), 0), SMALL)
 
 
 def _forget(**changes: object) -> Proof:
@@ -198,7 +198,7 @@ def test_in_binary32_the_rounding_of_the_sum_counts() -> None:
     """P is exactly 1/8 everywhere: delta 1/8 holds in reals, and in binary32 only with room for fl(z + p)."""
     still = LearnedPatch(3, ((np.zeros((3, 4), np.float32), np.full(3, 0.125, np.float32)),))
     problem = _problem(still)
-    digest = difference_network(still, (4,)).digest()
+    digest = difference_network(Network((Node("Input", (), (4,)),), 0), still).digest()
     for arithmetic, delta, expected in (
         (REAL, "0.125000000001", 6),
         (REAL, "0.1249999", 0),
@@ -232,10 +232,14 @@ def test_the_difference_network_is_what_the_patch_adds() -> None:
     patch = _patch(3.0, 1.0)
     flat = Network((Node("Input", (), (2, 2)), Node("Reshape", (0,), (4,))), 1)
     rows = X.reshape(-1, 2, 2)
-    shaped = evaluate(difference_network(patch, (2, 2)), rows)
-    np.testing.assert_array_equal(shaped, evaluate(difference_network(patch, (4,)), evaluate(flat, rows)))
+    shaped = evaluate(difference_network(Network((Node("Input", (), (2, 2)),), 0), patch), rows)
+    np.testing.assert_array_equal(
+        shaped, evaluate(difference_network(Network((Node("Input", (), (4,)),), 0), patch), evaluate(flat, rows))
+    )
     exact = evaluate(build(BASE, patch), X) - evaluate(BASE, X)
-    np.testing.assert_allclose(evaluate(difference_network(patch, (4,)), X), exact, atol=1e-4)
+    np.testing.assert_allclose(
+        evaluate(difference_network(Network((Node("Input", (), (4,)),), 0), patch), X), exact, atol=1e-4
+    )
 
 
 # --- band, and networks of foreign making ---

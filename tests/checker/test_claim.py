@@ -11,7 +11,8 @@ import pytest
 from prune_verify.checker.claim import Claim, LabelledRows, Problem, decide, strict_answers
 from prune_verify.checker.errors import CheckError, ProofError, SubjectMismatchError, UnsupportedVersionError
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
 
@@ -74,7 +75,7 @@ REFUSED = [
     ("a class that is not forgotten", CAP, _claim("forget_class", label=1), (ProofError, "claim forget_class/label")),
     ("other labels than one that is kept", CAP, _claim("retain_other_labels", label=1), (ProofError, "claim retain_other_labels/label")),
     ("other labels inside supports", BOTH, _claim("retain_other_labels", label=2), (ProofError, "claim retain_other_labels/quantifier")),
-    ("a kind without a structural rule", BOX, _claim("band"), (UnsupportedVersionError, "claim band")),
+    ("a kind without a structural rule", BOX, _claim("retain_close"), (UnsupportedVersionError, "claim band")),
     ("another method", BOX, _claim("forget", method="relaxation"), (UnsupportedVersionError, "claim forget")),
 ]  # fmt: skip
 
@@ -104,10 +105,10 @@ def test_another_network_than_base_and_patch_give_is_refused() -> None:
 
 
 def test_only_an_additive_patch_is_a_learned_one() -> None:
-    assert _problem(LEARNED).learned_patch() is LEARNED
+    assert _problem(LEARNED).additive_patch() is LEARNED
     with pytest.raises(ProofError) as refusal:
-        _problem(BOX).learned_patch()
-    assert (refusal.value.path, refusal.value.expected) == ("patch.json/family", "learned")
+        _problem(BOX).additive_patch()
+    assert (refusal.value.path, refusal.value.expected) == ("patch.json/family", "learned or linear-region")
 
 
 def test_what_is_counted_as_kept_by_a_bound_is_kept() -> None:

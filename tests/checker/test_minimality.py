@@ -14,7 +14,8 @@ from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.errors import CheckError, MalformedInputError, ProofError, UnsupportedVersionError
 from prune_verify.checker.minimality import UNIT, decide_minimality, emit_weights, separable
-from prune_verify.checker.patch import Gate, Interval, JointPatch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import REAL
 from tests.checker.random_networks import mlp

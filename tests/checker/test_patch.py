@@ -9,7 +9,8 @@ import pytest
 
 from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch
+from prune_verify.checker.rebuild import build
 from tests.checker.random_networks import mlp
 
 F32 = np.float32

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prune_verify.checker import rules
 from prune_verify.checker.errors import ProofError
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 
 F32 = np.float32
@@ -150,8 +151,8 @@ def test_separation_names_the_labels_with_a_gate_that_may_open():
     assert found.touched[1].tolist() == [True, False, False]
     assert found.touched[0].tolist() == [False, False, True]
     assert found.label_closed((0, 1)).all()
-    assert not rules.Separation(found.closed, {0: found.touched[1], 1: found.touched[1]}).label_closed((0, 1))[0]
-    assert rules.Separation(found.closed, {0: found.touched[1]}).label_closed((0, 1)).all()
+    assert not replace(found, touched={0: found.touched[1], 1: found.touched[1]}).label_closed((0, 1))[0]
+    assert replace(found, touched={0: found.touched[1]}).label_closed((0, 1)).all()
 
 
 # --- the binary32 rules, attacked with float rows ---

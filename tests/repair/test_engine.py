@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prune_verify.checker import rules
 from prune_verify.checker.claim import Claim, LabelledRows, Problem, decide
 from prune_verify.checker.load_onnx import load_network
-from prune_verify.checker.patch import JointPatch, build
+from prune_verify.checker.patch import JointPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.region import Domain
 from prune_verify.repair.engine import repair_box, repair_class_cap
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError

@@ -11,7 +11,8 @@ import pytest
 
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, build
+from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.repair.errors import RepairError
 from prune_verify.repair.export import export_patched
 from tests.repair.bases import BASES, mlp, renamed

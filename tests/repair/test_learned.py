@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import build
+from prune_verify.checker.rebuild import build
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.learned import LearnedThreatModel, TrainedPatch, train_learned_patch
 

@@ -1,0 +1,115 @@
+"""Rule M for additive patches: on a forget ball no additive patch that forgets by the margin could shift less.
+
+In words: let a patch of the form N + P make label y lose by at least tau on the ball of a gate's record. Then somewhere
+on the ball some |P_j| is at least L, and the greatest number that this gate adds to a logit is at most L / (1 - 2^-10).
+
+Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
+P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
+L = (N_y(x) - m(x) + tau) / 2. It is computed in exact rationals. So no affine P does better than a constant one in this
+norm, and none that is not affine either.
+
+The evidence is canonical JSON: {"formatVersion":1,"points":[BASE64,..]}: for each gate the float32 numbers of its
+point.
+
+Source: MATHS 4.2 (minimal shift); the lower bound is the primal of REASSURE's linear program, arXiv 2110.07682;
+certs/SPEC.md section 4.10.
+"""
+
+from __future__ import annotations
+
+import base64
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.checker.claim import Claim, Outcome, Problem
+from prune_verify.checker.encoding import Members, canonical_json, parse_base64, parse_json
+from prune_verify.checker.errors import MalformedInputError, ProofError, UnsupportedVersionError
+from prune_verify.checker.network import evaluate_exact
+from prune_verify.checker.patch import Gate, ShiftPatch
+
+__all__ = ["decide_shift_minimality", "emit_points"]
+
+FORMAT_VERSION = 1
+NEAR = 1 - Fraction(1, 2**10)
+_MOST_BYTES = 2**28
+
+Floats = npt.NDArray[np.float32]
+
+
+def emit_points(points: Floats) -> bytes:
+    """The evidence of a claim M of a shift patch: ``points`` float32 [gates, n]."""
+    listed = [base64.b64encode(point.astype("<f4").tobytes()).decode() for point in points]
+    return canonical_json({"formatVersion": FORMAT_VERSION, "points": list(listed)})
+
+
+def _inside(problem: Problem, claim: Claim, gate: Gate, point: Floats) -> bool:
+    """Whether a point lies in D and in the ball of the first record that the gate names."""
+    rows = problem.rows("forget")
+    if claim.radius is None or not gate.records or gate.records[0] >= len(rows.y):
+        return False
+    record = gate.records[0]
+    if rows.y[record] != gate.label:
+        return False
+    for j, (value, centre) in enumerate(zip(point.tolist(), rows.flat()[record].tolist(), strict=True)):
+        low, high = problem.domain.interval(j)
+        if not low <= Fraction(value) <= high or abs(Fraction(value) - Fraction(centre)) > claim.radius:
+            return False
+    return True
+
+
+def _least(problem: Problem, claim: Claim, gate: Gate, point: Floats) -> Fraction:
+    """L at the point."""
+    if claim.margin is None:
+        raise ProofError("claim minimality", "margin", "a number", "nothing")
+    logits = evaluate_exact(problem.base, point.reshape(1, *problem.base.input_shape))[0]
+    best = max(value for label, value in enumerate(logits) if label != gate.label)
+    return (logits[gate.label] - best + claim.margin) / 2
+
+
+def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: str) -> Outcome:
+    """Decide a claim M of a patch of family ``linear-region``.
+
+    Args:
+        problem: the files; the forget set is there.
+        claim: with radius and margin.
+        data: the evidence.
+        path: its name, for errors.
+
+    Returns:
+        How many gates are proved to shift no more than any additive patch has to, up to the factor.
+
+    Raises:
+        CheckError: the evidence is malformed, or the patch is of another family.
+
+    """
+    if claim.kind != "minimality":
+        raise UnsupportedVersionError(f"claim {claim.kind}", "method", "shift-point for minimality only", claim.method)
+    patch = problem.additive_patch()
+    if not isinstance(patch, ShiftPatch):
+        raise ProofError("patch.json/family", "method shift-point", "linear-region", patch.family)
+    fields = Members(parse_json(data, path, max_bytes=_MOST_BYTES, canonical=True), path, ("formatVersion", "points"))
+    if fields.integer("formatVersion") != FORMAT_VERSION:
+        raise UnsupportedVersionError(fields.place("formatVersion"), "formatVersion", str(FORMAT_VERSION), "another")
+    listed = fields.items("points", most=len(patch.gates))
+    if len(listed) != len(patch.gates):
+        raise ProofError(
+            fields.place("points"), "points", f"one for each of {len(patch.gates)} gates", str(len(listed))
+        )
+    unknowns, size = list[int](), int(np.prod(problem.base.input_shape))
+    for place, (gate, item) in enumerate(zip(patch.gates, listed, strict=True)):
+        raw = parse_base64(item, f"{fields.place('points')}/{place}")
+        if len(raw) != 4 * size:
+            raise MalformedInputError(
+                f"{fields.place('points')}/{place}", "point", f"{size} float32", f"{len(raw)} bytes"
+            )
+        point = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+        greatest = Fraction(float(np.abs(patch.shifts[place]).max()))
+        if not (
+            np.isfinite(point).all()
+            and _inside(problem, claim, gate, point)
+            and _least(problem, claim, gate, point) >= greatest * NEAR
+        ):
+            unknowns.append(place)
+    return Outcome(len(patch.gates), len(patch.gates) - len(unknowns), unknowns=tuple(unknowns))
