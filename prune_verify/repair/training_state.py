@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,20 @@ class Curve:
 
 
 def learning_json(curves: Sequence[Curve]) -> Json:
-    """The curves as ``learning.json`` has them: rows of an integer, a word and decimal strings or null."""
+    """The curves as ``learning.json`` has them: decimals are strings, and null stands where there is no number."""
     rows: list[Json] = []
     for curve in curves:
         row: dict[str, Json] = {"step": curve.step, "phase": curve.phase}
         for item in fields(curve)[2:]:
             value: float | None = getattr(curve, item.name)
             first, *rest = item.name.split("_")
-            row[first + "".join(word.title() for word in rest)] = None if value is None else f"{value:.6g}"
+            row[first + "".join(word.title() for word in rest)] = _decimal(value)
         rows.append(row)
     return {"format": "prune-verify-learning/1", "rows": rows}
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None or not isfinite(value) else f"{value:.6f}"
 
 
 def run_digest(base: Network, arrays: Sequence[Array], settings: Mapping[str, object]) -> str:
