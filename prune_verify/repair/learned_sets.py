@@ -8,7 +8,8 @@ is where the label is lowered and how far: on balls around the members by what t
 retained balls by no more than delta.
 
 Members differ in what they need. Unseen ones may need more than the sample does, so that every member is pushed by
-the same amount: what a high quantile of the sample needs, or more where it needs more itself.
+the same amount: what a high quantile of the sample needs, or more where it needs more itself. A part of the sample
+takes no part in the steps: on it is decided how much forgetting weighs against retaining, and which state is best.
 
 Source: MATHS 4.3, 3.1 item 3 (pointwise retention); interval bound propagation, arXiv 1810.12715.
 """
@@ -51,6 +52,7 @@ _ROOM = 1.25
 _WARM_UP = 200
 _QUANTILE = 0.95
 _ENOUGH = 0.999
+_MANY = 20
 _LOOK_EVERY = 100
 _IMITATED_AT_ONCE = 512
 
@@ -70,6 +72,8 @@ class ConceptThreatModel:
         crown_steps: of them, those at the end with CROWN bounds instead of intervals.
         batch: members and retained records per step, so many of each.
         rate: Adam's learning rate at the start.
+        unseen: share of the held-out members' balls to be forgotten; above it, training turns to retaining.
+        held_out: share of the members that steps do not see, in [0, 1); of few members none.
         looked_at: retained records on which it is bounded, after training, whether the answer stays.
         seed: of initialisation and batches.
 
@@ -85,6 +89,8 @@ class ConceptThreatModel:
     crown_steps: int = 200
     batch: int = 256
     rate: Fraction = Fraction("0.003")
+    unseen: Fraction = Fraction("0.995")
+    held_out: Fraction = Fraction(1, 10)
     looked_at: int = 500
     seed: int = 0
 
@@ -93,14 +99,19 @@ class ConceptThreatModel:
         if min(amounts) <= 0 or not self.hidden or min(*self.hidden, self.steps, self.batch) < 1:
             text = "radii, margin, delta, rate, widths, steps and batch of a learned patch are all to be above 0"
             raise RepairInputError(text)
-        if not 0 <= self.crown_steps <= self.steps or self.looked_at < 0:
-            text = "a learned patch: expected steps with CROWN from 0 to all and no negative number to look at; "
-            raise RepairInputError(f"{text}found {self.crown_steps} of {self.steps} and {self.looked_at}")
+        if (
+            not 0 <= self.crown_steps <= self.steps
+            or self.looked_at < 0
+            or not 0 <= self.held_out < 1 >= self.unseen > 0
+        ):
+            text = "a learned patch: expected steps with CROWN from 0 to all, no negative number to look at, a share "
+            found = f"{self.crown_steps} of {self.steps}, {self.looked_at}, {self.held_out}, {self.unseen}"
+            raise RepairInputError(f"{text}held out in [0, 1) and one of the unseen in (0, 1]; found {found}")
 
 
 @dataclass(frozen=True, eq=False)
 class _Members:
-    """The sample: rows, balls, and what each is to be pushed by."""
+    """The sample: rows, balls, what each is to be pushed by, and indices of those that steps see and of the others."""
 
     x: Tensor
     balls: Balls
@@ -108,6 +119,8 @@ class _Members:
     targets: Labels
     base_margins: Tensor
     goals: Tensor
+    shown: Tensor
+    hidden: Tensor
 
 
 @dataclass(eq=False)
@@ -148,8 +161,11 @@ class _Objective:
         forgotten, least = float((margins >= asked).float().mean()), float(margins.min())
         if imitated is not None:
             return Look(least, forgotten, within, (within - imitated, within), short=False, met=False)
-        met = forgotten >= _ENOUGH and within >= _ENOUGH
-        return Look(least, forgotten, within, (forgotten + within, least), forgotten < _ENOUGH, met)
+        unseen = float((margins[self.members.hidden] >= asked).float().mean())
+        wanted = float(self.model.unseen)
+        short = unseen < wanted or forgotten < wanted
+        met = not short and within >= _ENOUGH
+        return Look(least, forgotten, within, (min(unseen, wanted) + within, least), short, met)
 
     def _imitation(self, chosen: Tensor) -> Tensor:
         if self.like is None:
@@ -159,7 +175,8 @@ class _Objective:
 
     def losses(self, step: int, phase: str, generator: torch.Generator) -> Losses:
         size = self.model.batch
-        chosen = torch.randint(len(self._labels), (min(size, len(self._labels)),), generator=generator)
+        shown = self.members.shown
+        chosen = shown[torch.randint(len(shown), (min(size, len(shown)),), generator=generator)]
         rows = self.retain.rows(self._retained(size, generator))
         moved = interval_changes(self.patch, rows) if phase == INTERVAL else self.bounds.changes(rows)
         forget, privacy = torch.zeros(()), torch.zeros(())
@@ -199,7 +216,11 @@ def _members(
     margins = bounds.base_margins(balls, y, targets)
     needed = (float(model.margin) - margins).clamp(min=0)
     floor = torch.quantile(needed, _QUANTILE)
-    return _Members(torch.from_numpy(np.array(x)), balls, y, targets, margins, _ROOM * torch.maximum(needed, floor))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(model.seed))
+    aside = int(len(y) * model.held_out) if len(y) >= _MANY else 0
+    hidden = order[:aside] if aside else order
+    goals = _ROOM * torch.maximum(needed, floor)
+    return _Members(torch.from_numpy(np.array(x)), balls, y, targets, margins, goals, order[aside:], hidden)
 
 
 def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and what learned patches take besides
@@ -243,7 +264,7 @@ def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and wha
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(model.seed)
         patch = chain(base.input_shape, [int(np.prod(base.input_shape)), *model.hidden, base.labels])
-        bounds = PatchBounds(base, patch)
+        bounds = PatchBounds(base, patch, concept)
         objective = _Objective(
             patch,
             model,

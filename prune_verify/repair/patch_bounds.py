@@ -143,13 +143,14 @@ class PatchBounds:
     Args:
         base: the base network.
         patch: a chain from the base's input to its labels; its parameters stay shared.
+        lowered: the labels whose logits P can only lower, where it moves no other; None where it may move all.
 
     Raises:
         BoundsError: the base cannot be bounded.
 
     """
 
-    def __init__(self, base: Network, patch: nn.Sequential) -> None:
+    def __init__(self, base: Network, patch: nn.Sequential, lowered: Labels | None = None) -> None:
         shape = base.input_shape
         module = TorchNetwork(base)
         self.patch = patch
@@ -158,7 +159,7 @@ class PatchBounds:
         self._patch = Bounded(patch, shape, trainable=True)
         self._base = Bounded(module, shape)
         self._eye = torch.eye(base.labels)
-        self._both = torch.cat([self._eye, -self._eye])
+        self._moved = torch.cat([self._eye, -self._eye]) if lowered is None else self._eye[torch.from_numpy(lowered)]
         # The matrices that CROWN carries back have the sizes of two layers.
         widest = max(prod(node.shape) for node in base.nodes)
         self._sum_rows = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // widest**2))
@@ -194,7 +195,7 @@ class PatchBounds:
 
     def changes(self, balls: Balls) -> Tensor:
         """Upper bounds [rows] of the largest |P_j|."""
-        rows = self._both.expand(len(balls), -1, -1)
+        rows = self._moved.expand(len(balls), -1, -1)
         return (-self._patch.lower(rows, balls.lower, balls.upper, "crown")).amax(dim=1)
 
     def all_changes(self, balls: Balls) -> Tensor:
