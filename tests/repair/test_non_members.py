@@ -56,7 +56,7 @@ def test_margins_are_drawn_from_records_of_the_own_label_each_once() -> None:
         logits = torch.from_numpy(evaluate(base, data.test_x[rows]).copy())
         own = margins_of(logits, torch.full((int(rows.sum()),), label)).numpy()
         mine = drawn[forget_y == label]
-        assert np.isin(mine, own).all()
+        assert np.abs(mine[:, np.newaxis] - own).min(axis=1).max() < 1e-4  # another batch, another rounding
         assert len(set(mine.tolist())) == len(mine)
     np.testing.assert_array_equal(drawn, drawn_margins(base, forget_y, others, seed=4))
     assert (drawn != drawn_margins(base, forget_y, others, seed=5)).any()
