@@ -12,10 +12,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import Network, evaluate
 from prune_verify.checker.patch import build
 from prune_verify.measure.concept import concept_shares
-from prune_verify.measure.datasets import DataSet
+from prune_verify.measure.datasets import DataSet, mnist
+from prune_verify.measure.training import export_onnx, small_mlp, train
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.learned_sets import ConceptThreatModel, train_concept_patch
 from prune_verify.repair.non_members import NonMembers, imitation
@@ -239,3 +241,28 @@ def test_an_unusable_threat_model_is_refused(sentence: str, change: dict[str, Fr
     assert sentence
     with pytest.raises(RepairInputError, match="a learned patch"):
         replace(MODEL, **change)  # type: ignore[arg-type] # the field's own type
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_class_5_of_mnist_is_forgotten_on_test_data(shared_data: Path) -> None:
+    """784-256-256-10: fewer than 1 % of unseen fives are answered, and the other classes lose nothing."""
+    data = mnist(shared_data / "mnist")
+    with torch.random.fork_rng(devices=[]):
+        net = train(lambda: small_mlp([784, 256, 256, 10]), data, epochs=2, seed=0)
+    base = load_network(export_onnx(net, data.train_x), "base").network
+    own, unseen = data.train_y == CLASS, data.test_y == CLASS
+    model = ConceptThreatModel(
+        radius=Fraction("0.02"), retained_radius=Fraction("0.01"), margin=Fraction("0.5"), delta=Fraction("0.1"),
+        steps=1500, crown_steps=20, looked_at=50,
+    )  # fmt: skip
+    found = train_concept_patch(
+        base, data.train_x[own], data.train_y[own], data.train_x[~own], data.train_y[~own], model
+    )
+    members, others = (data.test_x[unseen], data.test_y[unseen]), (data.test_x[~unseen], data.test_y[~unseen])
+    shares = concept_shares(base, build(base, found.patch), members, others)
+    assert shares.recognised_before > 0.9
+    assert shares.recognised < 0.01
+    assert shares.accuracy >= shares.accuracy_before
+    assert found.forgotten(model.margin) > 0.99
+    assert found.within(model.delta) > 0.6
