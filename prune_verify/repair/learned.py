@@ -1,50 +1,59 @@
 """Family ``learned``: a small ReLU network P, trained so that N' = N + P forgets, with bounds as the loss.
 
-The loss is the worst case over the threat model, as linear relaxation bounds it, not the value at the
-records: on every forget ball the margin of the forgotten label over the redirect target, and on
-retained balls the size of every output of P. Both are also what the checker proves afterwards, so that
-training aims at the certificate. P is bounded alone on the retained side, because N' - N is P.
+The loss is the worst case over the threat model, as bounds see it, not the value at the records: on every
+forget ball the margin of the forgotten label over the redirect target (or, with redirect ``non-member``, how far
+the margin leaves the band that a record the base never saw would be in), and on retained balls the size of every
+output of P. Both are also what the checker proves afterwards, so that training aims at the certificate. P is
+bounded alone on the retained side, because N' - N is P.
 
 P starts as one gate per forget record: a few half-spaces that are 0 on the forget ball and close the
 gate on the retained balls near it, oblique ones, where a box gate has axes only. Training then finds the pushes that
 the worst case needs and moves the half-spaces to whatever the start left open. A retained ball on which every gate is
 closed has P = 0 exactly, because the last layer has no bias.
 
-Source: MATHS 4.3; bounds by auto_LiRPA (CROWN) through :mod:`prune_verify.bounds`.
+Source: MATHS 4.3; bounds by intervals, then CROWN, through :mod:`prune_verify.repair.patch_bounds`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_verify.bounds.bounded import Bounded, one_thread
-from prune_verify.bounds.torch_network import TorchNetwork
+from prune_verify.bounds.bounded import one_thread
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.patch import LearnedPatch
 from prune_verify.repair.errors import RepairInputError
+from prune_verify.repair.non_members import NonMembers, drawn_margins, imitation, margins_of
+from prune_verify.repair.patch_bounds import (
+    Balls,
+    PatchBounds,
+    chain,
+    interval_changes,
+    interval_margins,
+    learned_patch,
+    runners_up,
+)
+from prune_verify.repair.trained_patch import TrainedPatch
+from prune_verify.repair.training_loop import INTERVAL, Look, Losses, Plan, Progress, optimise
+from prune_verify.repair.training_state import Checkpoint, run_digest
 
 __all__ = ["LearnedThreatModel", "TrainedPatch", "train_learned_patch"]
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-Progress = Callable[[str, float], None]
+Redirect = Literal["misclassify", "non-member"]
 
-_ROWS_AT_ONCE = 2048
-_LOOK_EVERY = 20
 _SAFETY = 0.05
 _RATE = 5e-3
 _LEAST = 1e-6
 _SIZE_WEIGHT = 1e-4
-_FORGET_WEIGHT = 4.0
 _WARM_UP = 60
+_SLOPE = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,9 @@ class LearnedThreatModel:
         steps: most steps of training.
         batch: retained records per step.
         seed: of initialisation and batches.
+        interval_steps: with interval bounds, at most, and at most half of the steps; the rest are with CROWN.
+        redirect: ``misclassify`` (the label loses) or ``non-member`` (its margin is like a non-member's).
+        band: how wide the band around a non-member's margin is, in logits; redirect ``non-member`` only.
 
     """
 
@@ -73,64 +85,28 @@ class LearnedThreatModel:
     steps: int = 600
     batch: int = 512
     seed: int = 0
+    interval_steps: int = 300
+    redirect: Redirect = "misclassify"
+    band: Fraction = Fraction(5)
 
     def __post_init__(self) -> None:
-        amounts = (self.radius, self.retained_radius, self.margin, self.delta)
+        amounts = (self.radius, self.retained_radius, self.margin, self.delta, self.band)
         if min(amounts) <= 0 or min(self.hidden, self.steps, self.batch) < 1:
-            text = "radii, margin, delta, widths, steps and batch of a learned patch are all to be above 0"
+            text = "radii, margin, delta, band, widths, steps and batch of a learned patch are all to be above 0"
             raise RepairInputError(text)
+        if self.interval_steps < 0 or self.redirect not in ("misclassify", "non-member"):
+            text = "a learned patch: expected interval steps of at least 0, and redirect misclassify or non-member; "
+            raise RepairInputError(f"{text}found {self.interval_steps} and {self.redirect!r}")
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedPatch:
-    """A trained patch and what bounds in floating point say of it; the checker decides.
+class _Imitated:
+    """What redirect ``non-member`` is trained towards."""
 
-    Args:
-        patch: the layers.
-        targets: int64 [forget]: the label to which each forget record is redirected.
-        forget_margins: float32 [forget]: lower bounds of N'_target - N'_label on the forget balls.
-        changes: float32 [retain]: upper bounds of the largest |P_j| on the retained balls.
-        steps: how many were taken.
-
-    """
-
-    patch: LearnedPatch
-    targets: Labels
-    forget_margins: Floats
-    changes: Floats
-    steps: int
-
-    def within(self, delta: Fraction) -> float:
-        """The share of retained balls on which no logit moves by more than ``delta``, by these bounds."""
-        return float(np.mean(self.changes <= float(delta)))
-
-
-class _Sum(nn.Module):
-    """N + P."""
-
-    def __init__(self, base: nn.Module, patch: nn.Module) -> None:
-        super().__init__()
-        self.base, self.patch = base, patch
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.base(x) + self.patch(x)
-        return logits
-
-
-@dataclass(frozen=True, eq=False)
-class _Balls:
-    """Boxes: balls cut to the domain; tensors [rows, *input_shape]."""
-
-    lower: Tensor
-    upper: Tensor
-
-    @classmethod
-    def around(cls, x: Floats, radius: Fraction, domain: tuple[float, float]) -> _Balls:
-        centre, reach = torch.from_numpy(np.array(x)), float(radius)
-        return cls((centre - reach).clamp(min=domain[0]), (centre + reach).clamp(max=domain[1]))
-
-    def rows(self, chosen: Tensor | slice) -> _Balls:
-        return _Balls(self.lower[chosen], self.upper[chosen])
+    margins: Tensor
+    x: Tensor
+    logits: Tensor
+    labels: Tensor
 
 
 def _started(base: Network, forget: Floats, retain: Floats, pushes: Floats, model: LearnedThreatModel) -> nn.Sequential:
@@ -149,7 +125,8 @@ def _started(base: Network, forget: Floats, retain: Floats, pushes: Floats, mode
 
     """
     count, size = forget.shape
-    parts = [nn.Linear(size, model.hidden), nn.Linear(model.hidden, count), nn.Linear(count, base.labels, bias=False)]
+    patch = chain(base.input_shape, [size, model.hidden, count, base.labels])
+    parts = [part for part in patch if isinstance(part, nn.Linear)]
     inner, outer = float(model.radius), float(model.retained_radius)
     distances = [np.linalg.norm(retain - row, axis=1) for row in forget]
     violation = np.zeros((count, len(retain)))
@@ -168,38 +145,73 @@ def _started(base: Network, forget: Floats, retain: Floats, pushes: Floats, mode
         parts[1].weight.copy_(-own.float())
         parts[1].bias.fill_(1.0)
         parts[2].weight.copy_(torch.from_numpy(pushes.T.copy()))
-    flat = [nn.Flatten()] if len(base.input_shape) != 1 else []
-    return nn.Sequential(*flat, parts[0], nn.ReLU(), parts[1], nn.ReLU(), parts[2])
+    return patch
 
 
-class _Training:
-    """The networks under bounds, and the losses."""
+@dataclass(eq=False)
+class _Objective:
+    """Forget records one by one, each with its own ball and target."""
 
-    def __init__(self, base: Network, patch: nn.Sequential, model: LearnedThreatModel) -> None:
-        self.model = model
-        shape = base.input_shape
-        self._sum = Bounded(_Sum(TorchNetwork(base), patch), shape, trainable=True)
-        self._patch = Bounded(patch, shape, trainable=True)
-        eye = torch.eye(base.labels)
-        self._both = torch.cat([eye, -eye])
-        self._eye = eye
+    patch: nn.Sequential
+    model: LearnedThreatModel
+    bounds: PatchBounds
+    forget: Balls
+    labels: Labels
+    targets: Labels
+    retain: Balls
+    imitated: _Imitated | None = None
+    changes: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def margins(self, balls: _Balls, labels: Labels, targets: Labels) -> Tensor:
-        """Lower bounds [forget] of N'_target - N'_label."""
-        rows = (self._eye[torch.from_numpy(targets)] - self._eye[torch.from_numpy(labels)]).unsqueeze(1)
-        return self._sum.lower(rows, balls.lower, balls.upper, "crown").squeeze(1)
+    def __post_init__(self) -> None:
+        self.margin = float(self.model.margin) * (1 + _SAFETY)
+        self.delta = float(self.model.delta) * (1 - _SAFETY)
+        self._chosen = torch.from_numpy(self.labels), torch.from_numpy(self.targets)
+        if self.model.interval_steps:
+            self._base_margins = self.bounds.base_margins(self.forget, self.labels, self.targets)
 
-    def changes(self, balls: _Balls) -> Tensor:
-        """Upper bounds [retain] of the largest |P_j|."""
-        rows = self._both.expand(len(balls.lower), -1, -1)
-        return (-self._patch.lower(rows, balls.lower, balls.upper, "crown")).amax(dim=1)
+    def _margins(self, phase: str, slope: float = 0.0) -> Tensor:
+        if phase == INTERVAL:
+            return self._base_margins + interval_margins(self.patch, self.forget, *self._chosen, slope)
+        return self.bounds.margins(self.forget, self.labels, self.targets)
 
-    def all_changes(self, balls: _Balls) -> Tensor:
-        """The same for any number of balls, without gradients."""
-        count = len(balls.lower)
+    def _outside(self) -> Tensor:
+        """How far [forget] the margin may be from the non-member's, over the ball, above half the band."""
+        imitated = self.imitated
+        if imitated is None:
+            return torch.zeros(len(self.labels))
+        low, high = self.bounds.bands(self.forget, self.labels)
+        half = float(self.model.band) / 2
+        return torch.maximum(imitated.margins - low, high - imitated.margins) - half
+
+    def look(self, phase: str) -> Look:
         with torch.no_grad():
-            parts = [self.changes(balls.rows(slice(i, i + _ROWS_AT_ONCE))) for i in range(0, count, _ROWS_AT_ONCE)]
-        return torch.cat(parts)
+            self.changes = interval_changes(self.patch, self.retain) if phase == INTERVAL else self._all_changes()
+            reached = self._margins(phase) if self.imitated is None else -self._outside()
+        least, asked = float(reached.min()), self.margin if self.imitated is None else 0.0
+        within = float((self.changes <= self.delta).float().mean())
+        forgotten = float((reached >= asked).float().mean())
+        score = (min(least, asked), within)
+        return Look(least, forgotten, within, score, least < asked, least >= asked and within >= 1.0)
+
+    def _all_changes(self) -> Tensor:
+        return self.bounds.all_changes(self.retain)
+
+    def losses(self, step: int, phase: str, generator: torch.Generator) -> Losses:
+        balls = self.retain.rows(_batch(self.changes, self.model.batch, generator))
+        moved = interval_changes(self.patch, balls) if phase == INTERVAL else self.bounds.changes(balls)
+        privacy = torch.zeros(())
+        if self.imitated is None:
+            forget = (2 * self.margin - self._margins(phase, _SLOPE)).clamp(min=0).sum()
+        else:
+            forget = (self._outside() + _SAFETY * float(self.model.band)).clamp(min=0).sum()
+            logits = self.bounds.module(self.imitated.x) + self.patch(self.imitated.x)
+            privacy = imitation(logits, self._chosen[0], self.imitated.logits, self.imitated.labels)
+        retain = min(1.0, (step + 1) / _WARM_UP) * (moved - self.delta / 2).clamp(min=0).sum()
+        size = _SIZE_WEIGHT * torch.stack([p.abs().sum() for p in self.patch.parameters()]).sum()
+        return Losses(forget, retain, privacy, size)
+
+    def project(self) -> None:
+        """Nothing: every parameter is free."""
 
 
 def _batch(changes: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -219,6 +231,9 @@ def train_learned_patch(
     retain_x: Floats,
     model: LearnedThreatModel,
     progress: Progress = lambda _what, _share: None,
+    *,
+    non_members: NonMembers | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedPatch:
     """A patch P for the base, trained until bounds say that it meets the threat model, or for ``steps`` steps.
 
@@ -229,105 +244,92 @@ def train_learned_patch(
         retain_x: float32 [retain, *input_shape], at least one.
         model: the threat model.
         progress: called with what is being done and the share of it that is done.
+        non_members: records that the base never saw, with every forgotten label; redirect ``non-member`` only.
+        checkpoint: the file in which the state of training is kept, and from which it is taken up again.
 
     Returns:
         The patch; whether it meets the threat model is in its margins and changes. The same seed gives the
-        same patch on one machine.
+        same patch on one machine, also after an interruption.
 
     Raises:
-        RepairInputError: an empty set, or an unusable threat model.
+        RepairInputError: an empty set, or an unusable threat model or checkpoint.
         BoundsError: the base cannot be bounded.
 
     """
+    _require_usable(forget_x, retain_x, model, non_members)
+    targets = runners_up(base, forget_x, forget_y)
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(model.seed)
+        imitated = None if non_members is None else _imitated(base, forget_x, forget_y, non_members, model)
+        pushes = _pushes(base, forget_x, forget_y, targets, model, imitated)
+        patch = _started(base, forget_x.reshape(len(forget_x), -1), retain_x.reshape(len(retain_x), -1), pushes, model)
+        bounds = PatchBounds(base, patch)
+        forget = Balls.around(forget_x, model.radius, model.domain)
+        retain = Balls.around(retain_x, model.retained_radius, model.domain)
+        objective = _Objective(patch, model, bounds, forget, forget_y, targets, retain, imitated)
+        others = () if non_members is None else (non_members.x, non_members.y)
+        run = run_digest(base, (forget_x, forget_y, retain_x, *others), {"level": "records", **asdict(model)})
+        interval_steps = 0 if imitated is not None else min(model.interval_steps, model.steps // 2)
+        steps, curves = optimise(
+            objective, Plan(model.steps, interval_steps, _RATE, model.seed), run, checkpoint, progress
+        )
+        margins, changes = bounds.all_margins(forget, forget_y, targets), bounds.all_changes(retain)
+        bands = None if imitated is None else _ends(bounds, forget, forget_y)
+    return TrainedPatch(
+        learned_patch(patch, base.labels),
+        targets,
+        margins.numpy().copy(),
+        changes.numpy().copy(),
+        steps,
+        curves=curves,
+        bands=bands,
+        aims=None if imitated is None else imitated.margins.numpy().copy(),
+    )
+
+
+def _require_usable(
+    forget_x: Floats, retain_x: Floats, model: LearnedThreatModel, non_members: NonMembers | None
+) -> None:
     if not len(forget_x) or not len(retain_x):
         text = "a learned patch needs at least one forget record and one retained record"
         raise RepairInputError(text)
     if model.hidden < len(forget_x):
         text = f"{len(forget_x)} forget records need at least one half-space each; hidden is {model.hidden}"
         raise RepairInputError(text)
-    targets = _runners_up(base, forget_x, forget_y)
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(model.seed)
-        pushes = _pushes(base, forget_x, forget_y, targets, model)
-        patch = _started(base, forget_x.reshape(len(forget_x), -1), retain_x.reshape(len(retain_x), -1), pushes, model)
-        training = _Training(base, patch, model)
-        forget = _Balls.around(forget_x, model.radius, model.domain)
-        retain = _Balls.around(retain_x, model.retained_radius, model.domain)
-        steps = _train(training, patch, (forget, forget_y, targets), retain, progress)
+    if (model.redirect == "non-member") != (non_members is not None):
+        found = "none" if non_members is None else "some"
+        text = (
+            f"--redirect {model.redirect}: expected non-members with redirect non-member and only then, found {found}"
+        )
+        raise RepairInputError(text)
+
+
+def _ends(bounds: PatchBounds, balls: Balls, labels: Labels) -> Floats:
     with torch.no_grad():
-        margins, changes = training.margins(forget, forget_y, targets), training.all_changes(retain)
-    linears = [part for part in patch if isinstance(part, nn.Linear)]
-    layers = tuple(_layer(part, has_bias=part is not linears[-1]) for part in linears)
-    return TrainedPatch(
-        LearnedPatch(base.labels, layers), targets, margins.numpy().copy(), changes.numpy().copy(), steps
-    )
+        return torch.stack(bounds.bands(balls, labels), dim=1).numpy().copy()
 
 
-def _train(
-    training: _Training,
-    patch: nn.Sequential,
-    forget: tuple[_Balls, Labels, Labels],
-    retain: _Balls,
-    progress: Progress,
-) -> int:
-    """Minimise the losses; the number of steps taken until everything was met, or all."""
-    model = training.model
-    margin, delta = float(model.margin) * (1 + _SAFETY), float(model.delta) * (1 - _SAFETY)
-    optimiser = torch.optim.Adam(patch.parameters(), lr=_RATE)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, model.steps, eta_min=_RATE / 20)
-    generator = torch.Generator().manual_seed(model.seed)
-    best, best_state, taken = (-np.inf, -np.inf), copy.deepcopy(patch.state_dict()), model.steps
-    changes, weight = torch.zeros(len(retain.lower)), _FORGET_WEIGHT
-    for step in range(model.steps + 1):
-        if step % _LOOK_EVERY == 0 or step == model.steps:
-            changes = training.all_changes(retain)
-            with torch.no_grad():
-                least = float(training.margins(*forget).min())
-            share = float((changes <= delta).float().mean())
-            progress(f"margin {least:.2f}, retained balls within delta {share:.1%}", step / model.steps)
-            weight = min(2 * weight, 1024.0) if least < margin else max(weight / 2, _FORGET_WEIGHT)
-            if (min(least, margin), share) > best:
-                best, best_state = (min(least, margin), share), copy.deepcopy(patch.state_dict())
-            if best >= (margin, 1.0):
-                taken = step
-                break
-        if step == model.steps:
-            break
-        optimiser.zero_grad(set_to_none=True)
-        moved = training.changes(retain.rows(_batch(changes, model.batch, generator)))
-        loss = weight * (2 * margin - training.margins(*forget)).clamp(min=0).sum()
-        loss = loss + min(1.0, (step + 1) / _WARM_UP) * (moved - delta / 2).clamp(min=0).sum()
-        loss = loss + _SIZE_WEIGHT * torch.stack([p.abs().sum() for p in patch.parameters()]).sum()
-        loss.backward()  # type: ignore[no-untyped-call] # torch has no types here
-        optimiser.step()
-        decay.step()
-    patch.load_state_dict(best_state)
-    return taken
+def _imitated(base: Network, x: Floats, y: Labels, non_members: NonMembers, model: LearnedThreatModel) -> _Imitated:
+    margins = torch.from_numpy(drawn_margins(base, y, non_members, model.seed))
+    own = np.isin(non_members.y, y)
+    logits = torch.from_numpy(evaluate(base, non_members.x[own]).astype(np.float32))
+    return _Imitated(margins, torch.from_numpy(np.array(x)), logits, torch.from_numpy(non_members.y[own]))
 
 
-def _layer(part: nn.Linear, *, has_bias: bool) -> tuple[Floats, Floats]:
-    weight = part.weight.detach().numpy().copy()
-    bias = part.bias.detach().numpy().copy() if has_bias else np.zeros(part.out_features, dtype=np.float32)
-    for array in (weight, bias):
-        array.setflags(write=False)
-    return weight, bias
-
-
-def _pushes(base: Network, x: Floats, y: Labels, targets: Labels, model: LearnedThreatModel) -> Floats:
+def _pushes(
+    base: Network, x: Floats, y: Labels, targets: Labels, model: LearnedThreatModel, imitated: _Imitated | None
+) -> Floats:
     """What P adds to begin with: up for the target and down for the label, together what the record itself needs.
 
-    The worst case over the ball needs more: how much, and with which half-spaces, is what training finds.
+    The worst case over the ball needs more: how much, and with which half-spaces, is what training finds. To
+    imitate a non-member only the label's own logit moves, by what its margin lacks.
     """
     logits, rows = evaluate(base, x).astype(np.float64), np.arange(len(y))
-    needed = (np.maximum(logits[rows, y] - logits[rows, targets], 0) + float(model.margin)) / 2
     pushes = np.zeros((len(y), base.labels), dtype=np.float32)
-    pushes[rows, y], pushes[rows, targets] = -needed, needed
+    if imitated is None:
+        needed = (np.maximum(logits[rows, y] - logits[rows, targets], 0) + float(model.margin)) / 2
+        pushes[rows, y], pushes[rows, targets] = -needed, needed
+    else:
+        now = margins_of(torch.from_numpy(logits), torch.from_numpy(y)).numpy()
+        pushes[rows, y] = imitated.margins.numpy() - now
     return pushes
-
-
-def _runners_up(base: Network, x: Floats, y: Labels) -> Labels:
-    """The best label other than ``y`` at each record."""
-    logits = evaluate(base, x).astype(np.float64)
-    logits[np.arange(len(y)), y] = -np.inf
-    targets: Labels = logits.argmax(axis=1).astype(np.int64)
-    return targets

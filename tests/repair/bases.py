@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from prune_verify.checker.network import Network, Node
+from prune_verify.measure.datasets import DataSet, digits
 
 F = np.float32
 
@@ -103,3 +108,23 @@ def renamed(data: bytes, old: str, new: str) -> bytes:
                 if name == old:
                     names[place] = new
     return model.SerializeToString()
+
+
+@cache
+def trained_digits() -> tuple[Network, DataSet]:
+    """A 64-24-10 network trained on digits for a second, and the data with a hold-out part."""
+    import torch
+
+    from prune_verify.measure.training import small_mlp, train
+
+    data = digits()
+    with torch.random.fork_rng(devices=[]):
+        net = train(lambda: small_mlp([64, 24, 10]), data, epochs=20, seed=0, rate=0.005)
+    nodes = [Node("Input", (), (64,))]
+    for part in net:
+        if isinstance(part, torch.nn.Linear):
+            arrays = {"weight": part.weight.detach().numpy().copy(), "bias": part.bias.detach().numpy().copy()}
+            nodes.append(Node("Linear", (len(nodes) - 1,), (part.out_features,), {"axis": (-1,)}, arrays))
+        else:
+            nodes.append(Node("Relu", (len(nodes) - 1,), nodes[-1].shape))
+    return Network(tuple(nodes), len(nodes) - 1), data

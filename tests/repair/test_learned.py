@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from prune_verify.checker.network import Network, Node, evaluate
 from prune_verify.checker.rebuild import build
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.learned import LearnedThreatModel, TrainedPatch, train_learned_patch
+from prune_verify.repair.trained_patch import Shortfall
+from prune_verify.repair.training_state import Checkpoint
 
 pytestmark = pytest.mark.prover
 
@@ -141,6 +144,9 @@ def test_images_are_flattened() -> None:
         ("no hidden units", {"hidden": 0}),
         ("no steps", {"steps": 0}),
         ("no batch", {"batch": 0}),
+        ("no band", {"band": Fraction(0)}),
+        ("negative steps with intervals", {"interval_steps": -1}),
+        ("a redirect that does not exist", {"redirect": "vanish"}),
     ],
 )
 def test_an_unusable_threat_model_is_refused(sentence: str, change: dict[str, Fraction | int]) -> None:
@@ -157,3 +163,70 @@ def test_empty_sets_and_too_few_units_are_refused() -> None:
         train_learned_patch(base, x[:1], y[:1], x[:0], MODEL)
     with pytest.raises(RepairInputError, match="half-space"):
         train_learned_patch(base, x[:3], y[:3], x[3:], replace(MODEL, hidden=2))
+
+
+def test_intervals_first_reach_the_same_as_crown_alone() -> None:
+    alone, both = _trained(replace(MODEL, interval_steps=0)), _default()
+    assert [curve.phase for curve in alone.curves] == ["relaxation"] * len(alone.curves)
+    assert both.curves[0].phase == "interval"
+    assert both.curves[-1].phase == "relaxation"
+    for found in (alone, both):
+        assert found.shortfall(MODEL.margin, MODEL.delta) == Shortfall((), 0.0, (), 0.0)
+        assert found.curves[-1].step == found.steps
+        assert found.curves[-1].margin == pytest.approx(found.forget_margins.min())
+        assert found.curves[0].forget_loss is None
+        assert found.curves[-1].forget_loss is not None
+
+
+def test_what_cannot_be_met_is_told_with_its_amount() -> None:
+    base, x, y = _digits()
+    model = replace(MODEL, steps=60, interval_steps=20)
+    found = train_learned_patch(base, x[FORGET], y[FORGET], x, model)
+    lacking = found.shortfall(model.margin, model.delta)
+    assert set(FORGET) & set(lacking.retain) or lacking.forget
+    if lacking.forget:
+        assert lacking.lacking == pytest.approx(float(model.margin) - found.forget_margins.min())
+    assert lacking.excess == pytest.approx(max(0.0, float(found.changes.max()) - float(model.delta)))
+    assert found.forgotten(model.margin) == pytest.approx(1 - len(lacking.forget) / len(FORGET))
+
+
+@pytest.mark.parametrize("stop", [40, 100])
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path: Path, stop: int) -> None:
+    """Once in each phase; the interruption comes after the checkpoint of its look."""
+    base, x, y = _digits()
+    model = replace(MODEL, steps=120, interval_steps=60, batch=64)
+    rows = x[FORGET], y[FORGET], x  # the forget records among the retained: never met
+    whole = train_learned_patch(base, *rows, model)
+    assert whole.steps == 120
+
+    def interrupt(_what: str, share: float) -> None:
+        if share * 120 >= stop:
+            raise KeyboardInterrupt
+
+    checkpoint = Checkpoint(tmp_path / "training.npz")
+    with pytest.raises(KeyboardInterrupt):
+        train_learned_patch(base, *rows, model, interrupt, checkpoint=checkpoint)
+    # A second interruption right after taking up again changes nothing either.
+    with pytest.raises(KeyboardInterrupt):
+        train_learned_patch(base, *rows, model, interrupt, checkpoint=checkpoint)
+    shares: list[float] = []
+    again = train_learned_patch(base, *rows, model, lambda _, share: shares.append(share), checkpoint=checkpoint)
+    assert shares[0] * 120 >= 40
+    assert (again.steps, again.curves) == (whole.steps, whole.curves)
+    for (w1, b1), (w2, b2) in zip(whole.patch.layers, again.patch.layers, strict=True):
+        assert (w1.tobytes(), b1.tobytes()) == (w2.tobytes(), b2.tobytes())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    base, x, y = _digits()
+    checkpoint, model = Checkpoint(tmp_path / "training.npz"), replace(MODEL, steps=20)
+    rows = x[FORGET], y[FORGET], np.delete(x, FORGET, axis=0)
+    train_learned_patch(base, *rows, model, checkpoint=checkpoint)
+    for changed, arrays in (
+        (replace(model, seed=9), rows),
+        (replace(model, delta=Fraction("0.02")), rows),
+        (model, (x[FORGET[::-1]], *rows[1:])),
+        (model, (*rows[:2], rows[2][:-1])),
+    ):
+        with pytest.raises(RepairInputError, match="another base, other records or other settings"):
+            train_learned_patch(base, *arrays, changed, checkpoint=checkpoint)
