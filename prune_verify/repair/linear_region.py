@@ -1,0 +1,243 @@
+"""Family ``linear-region``: PRUNE's and REASSURE's gate on one activation pattern, region, slope and shift put right.
+
+Where every ReLU has the sign that it has at the record the base is affine. The gate reads the ReLU outputs: a neuron
+that is off must stay at 0, one that is on must stay above a small edge, so that no pre-activation has to be tapped, the
+gate is exactly 1 on the region, and nothing dense is stored (one literal per neuron, where the half-spaces over the
+input take n numbers each). A constant is added to the logits there, half of it up for the runner-up and half of it down
+for the label: no additive patch, affine or not, can do with less in the greatest logit (checker.shift_minimality). The
+slope comes from the retained records, and what lies in the region beside the record is a conflict.
+
+In a convolutional network the pattern is that of the dense layers; the base is then affine in their input only, and the
+shift comes from bounds.
+
+Source: MATHS 4.2; PRUNE, arXiv 2505.06520 (multi-point mode); REASSURE, arXiv 2110.07682.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.checker.claim import LabelledRows
+from prune_verify.checker.errors import CheckError
+from prune_verify.checker.network import Network, canonical_order, evaluate
+from prune_verify.checker.patch import Gate, Interval, ShiftPatch
+from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
+from prune_verify.checker.rules import BINARY32
+from prune_verify.repair.box import round_up
+from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
+from prune_verify.repair.hidden import SiteTable, site_table
+from prune_verify.repair.threat_model import ThreatModel
+
+__all__ = ["RegionResult", "pattern_sites", "region_radius", "repair_linear_region", "representatives"]
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+_EDGE = np.float32(2.0**-10)  # of the least value of a neuron that is on
+_OFF = np.float32(2.0**-90)  # enclosures of 0 are up to that wide (SPEC 5.1: t)
+_STEEPER = Fraction(1) + Fraction(1, 2**8)
+_SPARE = 2.0**-14
+_HALVINGS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class RegionResult:
+    """A patch of linear regions and what is to be said of it.
+
+    Args:
+        patch: the parameters.
+        conflicts: retained records whose balls may reach a region.
+        shifts: greatest number that each gate adds to a logit.
+        targets: the label that each gate raises.
+        seconds: spent.
+
+    """
+
+    patch: ShiftPatch
+    conflicts: tuple[int, ...]
+    shifts: tuple[float, ...]
+    targets: tuple[int, ...]
+    seconds: float
+
+
+def pattern_sites(base: Network) -> tuple[str, ...]:
+    """The ReLUs that the pattern is of: those of dense layers.
+
+    Raises:
+        RepairInputError: there are none.
+
+    """
+    relus = [i for i in canonical_order(base) if base.nodes[i].op == "Relu"]
+    sites = tuple(f"relu-{place}" for place, i in enumerate(relus) if len(base.nodes[i].shape) == 1)
+    if not sites:
+        text = "--family linear-region: the base has no dense layer with a ReLU, whose signs a region could be made of"
+        raise RepairInputError(text)
+    return sites
+
+
+def _stable(table: SiteTable) -> npt.NDArray[np.bool_]:
+    """Which balls lie in one pattern: bool [balls]."""
+    return np.asarray(((table.low > 0) | (table.high <= _OFF)).all(axis=0))
+
+
+def region_radius(base: Network, record: Floats, model: ThreatModel, *, most: Fraction | None = None) -> Fraction:
+    """The greatest radius, to within a factor, whose ball is proved to lie in the record's linear region.
+
+    Args:
+        base: the base network.
+        record: float32 [*input_shape].
+        model: for the domain.
+        most: where to begin; the threat model's radius by default.
+
+    Returns:
+        A radius for which bounds hold in binary32; 0 where none was found.
+
+    """
+    sites = pattern_sites(base)
+    low, high = Fraction(0), model.radius if most is None else most
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        inside = bool(_stable(site_table(base, sites, record[np.newaxis], middle, model, relaxed=True))[0])
+        low, high = (middle, high) if inside else (low, middle)
+        if low and high - low < low / 64:
+            break
+    return low
+
+
+def _intervals(table: SiteTable, record: int) -> tuple[Interval, ...]:
+    """A literal for every neuron: at 0 where it is off, above an edge where it is on."""
+    return tuple(
+        Interval(j, None, np.float32(0)) if low <= 0 else Interval(j, np.float32(low * _EDGE), None)
+        for j, low in enumerate(table.low[:, record])
+    )
+
+
+def _violations(gate: tuple[Interval, ...], retained: SiteTable) -> npt.NDArray[np.float64]:
+    """Least violation of a gate over each retained ball: float64 [balls], rounded down."""
+    low = np.array([0 if i.low is None else i.low for i in gate], dtype=np.float32)[:, np.newaxis]
+    off = np.array([i.low is None for i in gate])[:, np.newaxis]
+    each = np.where(off, retained.low, np.maximum(low - retained.high, 0))
+    total = each.astype(np.float64).sum(axis=0)
+    return np.asarray(total * (1 - 2.0**-20))
+
+
+def _push(base: Network, row: Floats, label: int, target: int, model: ThreatModel) -> np.float32:
+    """Half of what the label is ahead of the target somewhere on the ball, and the margin: what each logit moves."""
+    lower, upper = model.domain.ball(row[np.newaxis], model.radius)
+    objective = np.zeros((1, base.labels))
+    objective[0, target], objective[0, label] = 1.0, -1.0
+    intervals = crown_intervals(base, lower, upper, BINARY32)
+    ahead = -float(lower_bounds(base, intervals, objective, Hints(), BINARY32)[0])
+    spare = _SPARE * (1 + float(np.abs(intervals.output()[1]).max()) / 16)
+    return round_up((Fraction(ahead + spare) + model.margin) / 2)
+
+
+def representatives(x: Floats, clusters: int, seed: int) -> tuple[Labels, Labels]:
+    """PRUNE's multi-point mode: K-means, and the member nearest to each centre.
+
+    Args:
+        x: float32 [rows, n].
+        clusters: how many, at most as many as rows.
+        seed: of K-means.
+
+    Returns:
+        Row of each representative, and the cluster of each row.
+
+    """
+    from sklearn.cluster import KMeans
+
+    found = KMeans(n_clusters=min(clusters, len(x)), n_init=4, random_state=seed).fit(x)
+    far = np.linalg.norm(x[:, np.newaxis] - found.cluster_centers_[np.newaxis], axis=2)
+    return far.argmin(axis=0).astype(np.int64), found.labels_.astype(np.int64)
+
+
+def repair_linear_region(
+    base: Network,
+    forget: LabelledRows,
+    retain: LabelledRows,
+    model: ThreatModel,
+    *,
+    clusters: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda _name, _done, _total: None,
+) -> RegionResult:
+    """A gate on the activation pattern of every forget record (or representative), and its shift.
+
+    Args:
+        base: the base network.
+        forget: the forget set.
+        retain: the retained set.
+        model: the threat model; its radius has to fit into the regions.
+        clusters: forget the representatives of so many clusters only (PRUNE's multi-point mode); the others are
+            forgotten where the region of their representative happens to hold them.
+        seed: of the clusters.
+        progress: called with a name, records done and records in all.
+
+    Raises:
+        RepairInputError: an empty set, or a base without dense ReLUs.
+        InfeasiblePatchError: a ball that is larger than the linear region of its record, with the radius that is not.
+
+    """
+    if not len(forget.y) or not len(retain.y):
+        text = f"the {'forget' if not len(forget.y) else 'retained'} set is empty"
+        raise RepairInputError(text)
+    start, sites = time.monotonic(), pattern_sites(base)
+    rows = (
+        np.arange(len(forget.y)) if clusters is None else np.unique(representatives(forget.flat(), clusters, seed)[0])
+    )
+    table = _tables(base, sites, forget.x[rows], model)
+    _require_regions(base, forget, rows, table, model)
+    retained = site_table(base, sites, retain.x, model.retained_radius, model)
+    near = np.zeros(len(retain.y), dtype=np.bool_)
+    gates, shifts, targets = [], [], []
+    logits = evaluate(base, forget.x[rows]).astype(np.float64)
+    for place, row in enumerate(rows):
+        progress("regions", place, len(rows))
+        label = int(forget.y[row])
+        rivals = np.where(np.arange(base.labels) == label, -np.inf, logits[place])
+        targets.append(int(rivals.argmax()))
+        intervals = _intervals(table, place)
+        violations = _violations(intervals, retained)
+        near |= violations <= 0
+        apart = violations[violations > 0]
+        slope = round_up(_STEEPER / Fraction(float(apart.min()))) if apart.size else np.float32(1)
+        gates.append(Gate(label, slope, intervals, (int(row),)))
+        push = _push(base, forget.x[row], label, targets[-1], model)
+        shift = np.zeros(base.labels, dtype=np.float32)
+        shift[targets[-1]], shift[label] = push, -push
+        shifts.append(shift)
+    progress("regions", len(rows), len(rows))
+    patch = ShiftPatch(base.labels, tuple(gates), sites, np.stack(shifts))
+    return RegionResult(
+        patch,
+        tuple(int(i) for i in np.flatnonzero(near)),
+        tuple(float(shift.max()) for shift in shifts),
+        tuple(targets),
+        time.monotonic() - start,
+    )
+
+
+def _tables(base: Network, sites: tuple[str, ...], x: Floats, model: ThreatModel) -> SiteTable:
+    try:
+        return site_table(base, sites, x, model.radius, model, relaxed=True)
+    except CheckError as error:
+        text = f"no region can be proved for this base: {error}; a smaller --radius or --domain may help"
+        raise InfeasiblePatchError(text) from None
+
+
+def _require_regions(base: Network, forget: LabelledRows, rows: Labels, table: SiteTable, model: ThreatModel) -> None:
+    """Refuse balls that no linear region holds, and say how large they may be."""
+    outside = rows[~_stable(table)]
+    if outside.size:
+        reached = min(region_radius(base, forget.x[row], model) for row in outside[:8])
+        text = (
+            f"radius: asked {float(model.radius):g}, and the linear regions of {outside.size} of {len(rows)} records "
+            f"are smaller (the first ones hold balls of {float(reached):.3g}); --family box has no such limit"
+        )
+        raise InfeasiblePatchError(text, forget=outside.tolist())
