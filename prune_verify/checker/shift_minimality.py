@@ -5,7 +5,7 @@ on the ball some |P_j| is at least L, and the greatest number that this gate add
 
 Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
 P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
-L = (N_y(x) - m(x) + tau) / 2. It is computed in exact rationals. So no affine P does better than a constant one in this
+L = (N_y(x) - m(x) + tau) / 2, or 0 where that is more. It is computed in exact rationals. So no affine P does better than a constant one in this
 norm, and none that is not affine either.
 
 The evidence is canonical JSON: {"formatVersion":1,"points":[BASE64,..]}: for each gate the float32 numbers of its
@@ -60,12 +60,12 @@ def _inside(problem: Problem, claim: Claim, gate: Gate, point: Floats) -> bool:
 
 
 def _least(problem: Problem, claim: Claim, gate: Gate, point: Floats) -> Fraction:
-    """L at the point."""
+    """L at the point, or 0 where that is more: the base may answer another label there already."""
     if claim.margin is None:
         raise ProofError("claim minimality", "margin", "a number", "nothing")
     logits = evaluate_exact(problem.base, point.reshape(1, *problem.base.input_shape))[0]
     best = max(value for label, value in enumerate(logits) if label != gate.label)
-    return (logits[gate.label] - best + claim.margin) / 2
+    return max((logits[gate.label] - best + claim.margin) / 2, Fraction(0))
 
 
 def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: str) -> Outcome:

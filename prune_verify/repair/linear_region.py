@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -27,6 +27,7 @@ from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.network import Network, canonical_order, evaluate
 from prune_verify.checker.patch import Gate, Interval, ShiftPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32
 from prune_verify.repair.box import round_up
@@ -42,7 +43,8 @@ Progress = Callable[[str, int, int], None]
 _EDGE = np.float32(2.0**-10)  # of the least value of a neuron that is on
 _OFF = np.float32(2.0**-90)  # enclosures of 0 are up to that wide (SPEC 5.1: t)
 _STEEPER = Fraction(1) + Fraction(1, 2**8)
-_SPARE = 2.0**-14
+_NEAREST = float(_STEEPER / 2**20)  # slopes above 2^20 have no bounds in binary32 (SPEC 5.1)
+_ROUNDS = 4
 _HALVINGS = 24
 
 
@@ -127,15 +129,39 @@ def _violations(gate: tuple[Interval, ...], retained: SiteTable) -> npt.NDArray[
     return np.asarray(total * (1 - 2.0**-20))
 
 
-def _push(base: Network, row: Floats, label: int, target: int, model: ThreatModel) -> np.float32:
-    """Half of what the label is ahead of the target somewhere on the ball, and the margin: what each logit moves."""
+def _ahead(network: Network, row: Floats, label: int, target: int, model: ThreatModel) -> float:
+    """How far the label may be ahead of the target somewhere on the ball of a record, in binary32."""
     lower, upper = model.domain.ball(row[np.newaxis], model.radius)
-    objective = np.zeros((1, base.labels))
+    objective = np.zeros((1, network.labels))
     objective[0, target], objective[0, label] = 1.0, -1.0
-    intervals = crown_intervals(base, lower, upper, BINARY32)
-    ahead = -float(lower_bounds(base, intervals, objective, Hints(), BINARY32)[0])
-    spare = _SPARE * (1 + float(np.abs(intervals.output()[1]).max()) / 16)
-    return round_up((Fraction(ahead + spare) + model.margin) / 2)
+    intervals = crown_intervals(network, lower, upper, BINARY32)
+    return -float(lower_bounds(network, intervals, objective, Hints(), BINARY32)[0])
+
+
+def _pushed(
+    base: Network, patch: ShiftPatch, x: Floats, targets: list[int], model: ThreatModel, progress: Progress
+) -> ShiftPatch:
+    """The patch with the least shifts, half of them up and half of them down, for which bounds show the margin.
+
+    First what the base alone needs, then what rounding in the patched network takes of it.
+    """
+    shifts, open_ = patch.shifts.copy(), list(range(len(x)))
+    for done in range(_ROUNDS):
+        network = base if done == 0 else build(base, replace(patch, shifts=shifts))
+        short = []
+        for place in open_:
+            progress("shifts", done * len(x) + place, _ROUNDS * len(x))
+            label = patch.gates[place].label
+            missing = Fraction(_ahead(network, x[place], label, targets[place], model)) + model.margin
+            if missing > 0:
+                push = round_up(Fraction(float(shifts[place, targets[place]])) + missing / 2)
+                shifts[place, targets[place]], shifts[place, label] = push, -push
+                short.append(place)
+        open_ = open_ if done == 0 else short
+        if not open_:
+            break
+    progress("shifts", _ROUNDS * len(x), _ROUNDS * len(x))
+    return replace(patch, shifts=shifts)
 
 
 def representatives(x: Floats, clusters: int, seed: int) -> tuple[Labels, Labels]:
@@ -195,7 +221,7 @@ def repair_linear_region(
     _require_regions(base, forget, rows, table, model)
     retained = site_table(base, sites, retain.x, model.retained_radius, model)
     near = np.zeros(len(retain.y), dtype=np.bool_)
-    gates, shifts, targets = [], [], []
+    gates, targets = list[Gate](), list[int]()
     logits = evaluate(base, forget.x[rows]).astype(np.float64)
     for place, row in enumerate(rows):
         progress("regions", place, len(rows))
@@ -204,20 +230,17 @@ def repair_linear_region(
         targets.append(int(rivals.argmax()))
         intervals = _intervals(table, place)
         violations = _violations(intervals, retained)
-        near |= violations <= 0
-        apart = violations[violations > 0]
+        near |= violations <= _NEAREST
+        apart = violations[violations > _NEAREST]
         slope = round_up(_STEEPER / Fraction(float(apart.min()))) if apart.size else np.float32(1)
         gates.append(Gate(label, slope, intervals, (int(row),)))
-        push = _push(base, forget.x[row], label, targets[-1], model)
-        shift = np.zeros(base.labels, dtype=np.float32)
-        shift[targets[-1]], shift[label] = push, -push
-        shifts.append(shift)
     progress("regions", len(rows), len(rows))
-    patch = ShiftPatch(base.labels, tuple(gates), sites, np.stack(shifts))
+    patch = ShiftPatch(base.labels, tuple(gates), sites, np.zeros((len(rows), base.labels), dtype=np.float32))
+    patch = _pushed(base, patch, forget.x[rows], targets, model, progress)
     return RegionResult(
         patch,
         tuple(int(i) for i in np.flatnonzero(near)),
-        tuple(float(shift.max()) for shift in shifts),
+        tuple(float(shift.max()) for shift in patch.shifts),
         tuple(targets),
         time.monotonic() - start,
     )

@@ -55,6 +55,25 @@ def cnn(opset: int = 17) -> bytes:
     return _model(nodes, values, ("batch", 1, 4, 3), ("batch", 4), opset, 8)
 
 
+def deep_cnn() -> bytes:
+    """A convolution and two dense layers."""
+    rng = np.random.default_rng(4)
+    values = {
+        "k": rng.standard_normal((3, 1, 2, 2)).astype(F), "c": rng.standard_normal(3).astype(F),
+        "w": rng.standard_normal((14, 18)).astype(F) / 2, "b": rng.standard_normal(14).astype(F),
+        "w2": rng.standard_normal((4, 14)).astype(F), "b2": rng.standard_normal(4).astype(F),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["input", "k", "c"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("Gemm", ["f", "w", "b"], ["d"], transB=1),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "w2", "b2"], ["scores"], transB=1),
+    ]
+    return _model(nodes, values, ("batch", 1, 4, 3), ("batch", 4), 17, 8)
+
+
 def fixed_batch() -> bytes:
     """One row at a time, a column of pixels, and scores of shape [1, 3, 1]."""
     rng = np.random.default_rng(2)
