@@ -3,10 +3,11 @@
 In words: let a patch of the form N + P make label y lose by at least tau on the ball of a gate's record. Then somewhere
 on the ball some |P_j| is at least L, and the greatest number that this gate adds to a logit is at most L / (1 - 2^-10).
 
-Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
-P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
-L = (N_y(x) - m(x) + tau) / 2, or 0 where that is more. It is computed in exact rationals. So no affine P does better than a constant one in this
-norm, and none that is not affine either.
+Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y +
+tau, so that P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of
+|P_j|, |P_y| is at least half of it: L = (N_y(x) - m(x) + tau) / 2, or 0 where that is more. It is
+computed in exact rationals. So no affine P does better than a constant one in this norm, and none
+that is not affine either.
 
 The evidence is canonical JSON: {"formatVersion":1,"points":[BASE64,..]}: for each gate the float32 numbers of its
 point.
