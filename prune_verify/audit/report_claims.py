@@ -164,7 +164,7 @@ def _stated_claims(data: ReportData) -> dict[str, dict[str, object]]:
         region = at(claim, "region")
         members = {
             key: at(claim, key) if at(claim, key) is not None else at(region, key)
-            for key in ("kind", "radius", "margin", "delta", "label", "logits", "method", "arithmetic")
+            for key in ("kind", "radius", "margin", "delta", "label", "logits", "band", "cover", "method", "arithmetic")
         }
         result[str(at(claim, "id"))] = members
     return result

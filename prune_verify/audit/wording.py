@@ -68,7 +68,7 @@ _SENTENCES = {
     ),
     "band": (
         "On every input within {radius} of a forgotten record, the lead of the record's label over the best other "
-        "label stays in the stated band {band}."
+        "label stays {band}."
     ),
     "minimality": (
         "No gate of the patch could do with fewer intervals: every box that holds the forgotten records' balls of "
@@ -189,12 +189,24 @@ def _stated(value: object, words: str) -> str:
     return words if value is None else str(value)
 
 
+def _band_words(value: object) -> str:
+    if isinstance(value, dict):
+        return f"between {value.get('lower')} and {value.get('upper')}"
+    return "between the ends that patch.json gives for the gate of the record, up to the rounding of one addition"
+
+
+def _cover_words(value: object) -> str:
+    if isinstance(value, dict):
+        return f"by {value.get('count')} of its intervals, retained radius {value.get('retainedRadius')}"
+    return "cover and radius"
+
+
 def claim_sentence(kind: str, stated: dict[str, object]) -> str:
     """What a claim says, in one sentence.
 
     Args:
         kind: as in the certificate.
-        stated: the claim's members that were found: radius, margin, delta, label, logits.
+        stated: the claim's members that were found: radius, margin, delta, band, cover, label, logits.
 
     Returns:
         A sentence in plain text; a kind without a sentence is named as such.
@@ -208,8 +220,8 @@ def claim_sentence(kind: str, stated: dict[str, object]) -> str:
         radius=_stated(stated.get("radius"), "the stated radius"),
         margin=_stated(stated.get("margin"), "the stated margin"),
         delta=_stated(stated.get("delta"), "the stated amount"),
-        band=_stated(stated.get("band"), "in logits"),
-        cover=_stated(stated.get("cover"), "cover and radius"),
+        band=_band_words(stated.get("band")),
+        cover=_cover_words(stated.get("cover")),
         label=_stated(stated.get("label"), "the forgotten class"),
         logits=f" for labels {', '.join(str(v) for v in logits)}" if isinstance(logits, list | tuple) else "",
     )

@@ -104,8 +104,8 @@ def _foreign_method(kind: str) -> str:
     return _FOREIGN[kind]
 
 
-def _require_terms(request: Request) -> None:
-    """The request has a number for each of its claims.
+def _require_terms(request: Request, *, holds: bool) -> None:
+    """The request has a number for each of its claims; gates that hold a margin have their own band.
 
     Raises:
         CertifyInputError: a kind whose number is null.
@@ -113,7 +113,7 @@ def _require_terms(request: Request) -> None:
     """
     terms = {
         "forget": ("radius", request.radius),
-        "band": ("band", request.band),
+        "band": ("band", () if holds else request.band),
         "retain_exact": ("retainedRadius", request.retained_radius),
         "retain_label": ("retainedRadius", request.retained_radius),
         "retain_close": ("delta", request.delta),
@@ -135,16 +135,17 @@ def claims_of(request: Request, problem: Problem) -> list[Claim]:
         CertifyInputError: a kind that needs the patch's parameters, or a number that the request lacks.
 
     """
-    _require_terms(request)
     patch = problem.patch
     joint = patch if isinstance(patch, JointPatch) else None
+    holds = joint is not None and joint.holds
+    _require_terms(request, holds=holds)
     method = "relaxation" if joint is None else "structural"
     gates = joint is not None and bool(joint.gates)
     logits = joint.allowed if joint is not None and joint.forgotten_classes else None
     found = []
     for kind in request.claims:
-        held = kind == "band" and not (joint is not None and joint.holds)
-        how = _foreign_method(kind) if patch is None else "relaxation" if held else method
+        bounded = kind == "band" and not holds
+        how = _foreign_method(kind) if patch is None else "relaxation" if bounded else method
         for claim in _each(kind, request, how, logits, gates=gates):
             both = (claim.arithmetic,) if claim.method == "shift-point" else request.arithmetics
             found += [replace(claim, arithmetic=arithmetic) for arithmetic in both]

@@ -7,6 +7,7 @@ exactly what does not follow from the files.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,6 +18,8 @@ from prune_verify.request import Request
 from prune_verify.signing import public_half, sign_payload
 
 __all__ = ["self_check_files"]
+
+_ANY_WIDTH = Fraction(2**60)  # of a band; gates that hold a margin state their own
 
 _POLICY = """\
 [domain]
@@ -66,7 +69,7 @@ def _policy(request: Request) -> str:
         retained=format_decimal(request.retained_radius or zero),
         margin=format_decimal(request.margin),
         delta=format_decimal(request.delta or zero),
-        band=format_decimal(zero if request.band is None else request.band[1] - request.band[0]),
+        band=format_decimal(_ANY_WIDTH if request.band is None else request.band[1] - request.band[0]),
         records=listed(tuple(kind for kind in request.claims if kind not in of_classes)),
         classes=listed(tuple(kind for kind in request.claims if kind in of_classes)),
         arithmetics=listed(request.arithmetics),

@@ -58,7 +58,8 @@ class Claim:
         margin: tau of F and FC; None elsewhere.
         label: the class of FC and RC*.
         delta: of RC.
-        band: (a, b) of BD: the margin of the forgotten label stays in between.
+        band: (a, b) of BD: the margin of the forgotten label stays in between; None: between the ends of the gate
+            that holds it, in ``patch.json``.
         cover: of M: how many coordinates have to separate each retained ball from a gate, and the balls' radius.
         logits: the logits that RX and L speak of; None for all.
         outside_supports: RC* beside gates speaks of the domain outside their supports, and not of all inputs.
@@ -321,13 +322,16 @@ def _forget(problem: Problem, claim: Claim) -> Outcome:
 
 
 def _band(problem: Problem, claim: Claim) -> Outcome:
-    """BD: every forget record's ball lies in an open gate that holds the margin in the band; all others are closed."""
+    """BD: every forget record's ball lies in an open gate that holds the margin in the band; all others are closed.
+
+    Without a band the claim speaks of the ends that each gate holds, up to the rounding of rule hold_within.
+    """
     patch, rows, radius = problem.joint_patch(), problem.rows("forget"), _radius(claim)
-    if not patch.holds or claim.band is None:
-        raise ProofError("claim band", "gates that hold a margin, and a band", "both", "not both")
+    if not patch.holds:
+        raise ProofError("claim band", "structural rules", "gates that hold a margin", "gates that do not")
     problem.head(claim.arithmetic)
-    magnitude = problem.head_bounds(claim.arithmetic)[1]
-    within = [rules.hold_within(gate, claim.band, magnitude, claim.arithmetic) for gate in patch.gates]
+    magnitude, band = problem.head_bounds(claim.arithmetic)[1], claim.band
+    within = [band is None or rules.hold_within(gate, band, magnitude, claim.arithmetic) for gate in patch.gates]
     alone = problem.separation("forget", radius, claim.arithmetic).left == 1  # then it is the gate that is open
     proved = (problem.opened(radius, claim.arithmetic) & np.array(within)[:, np.newaxis]).any(axis=0) & alone
     unknowns = tuple(int(i) for i in np.flatnonzero(~proved))

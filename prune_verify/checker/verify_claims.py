@@ -19,6 +19,7 @@ from prune_verify.checker.encoding import format_decimal, format_time
 from prune_verify.checker.errors import AssumptionNotPermittedError, PolicyError, ProofError
 from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
+from prune_verify.checker.patch import JointPatch
 from prune_verify.checker.policy import Policy, TrustStore
 from prune_verify.checker.region import require_radius
 from prune_verify.checker.rules import BINARY32
@@ -161,6 +162,8 @@ def _phrase(item: ClaimStatement) -> str:
         parts.append(f"delta {format_decimal(claim.delta)}")
     if claim.band is not None:
         parts.append(f"band {format_decimal(claim.band[0])} to {format_decimal(claim.band[1])}")
+    elif claim.kind == "band":
+        parts.append("between the ends that each gate holds")
     if claim.cover is not None:
         parts.append(f"cover {claim.cover[0]} of retained balls of radius {format_decimal(claim.cover[1])}")
     if claim.label is not None:
@@ -330,11 +333,24 @@ def _require_strength(policy: Policy, item: ClaimStatement, problem: Problem) ->
     if claim.cover is not None and claim.cover[1] < policy.min_retained_radius:
         expected, got = format_decimal(policy.min_retained_radius), format_decimal(claim.cover[1])
         raise PolicyError(f"{path}/cover/retainedRadius", "minimum radius", expected, got)
-    if claim.kind == "band" and (claim.band is None or claim.band[1] - claim.band[0] > policy.max_band_width):
-        got = "no band" if claim.band is None else format_decimal(claim.band[1] - claim.band[0])
-        raise PolicyError(f"{path}/band", "greatest width of a band", format_decimal(policy.max_band_width), got)
+    if claim.kind == "band":
+        width = _band_width(claim, problem)
+        if width > policy.max_band_width:
+            expected, got = format_decimal(policy.max_band_width), f"{float(width):.9g}"
+            raise PolicyError(f"{path}/band", "greatest width of a band", expected, got)
     if claim.kind == "retain_close" and (claim.delta is None or claim.delta > policy.max_delta):
         raise PolicyError(f"{path}/delta", "greatest delta", format_decimal(policy.max_delta), str(claim.delta))
+
+
+def _band_width(claim: Claim, problem: Problem) -> Fraction:
+    """How far the margin may range: by the band, or by the ends of the gate that holds it farthest."""
+    if claim.band is not None:
+        return claim.band[1] - claim.band[0]
+    gates = problem.patch.gates if isinstance(problem.patch, JointPatch) else ()
+    held = [gate.hold for gate in gates if gate.hold is not None]
+    if not held:
+        raise PolicyError("predicate/claims", "width of a band", "a band, or gates that hold a margin", "neither")
+    return max(Fraction(float(high)) - Fraction(float(low)) for low, high in held)
 
 
 def _require_few_conflicts(policy: Policy, item: ClaimStatement, outcome: Outcome) -> None:

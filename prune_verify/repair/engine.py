@@ -97,12 +97,19 @@ def repair_class_cap(base: Network, classes: tuple[int, ...], model: ThreatModel
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The records as tables by column, prepared once for all gates."""
+    """The records as tables by column, prepared once for all gates; ``alone``: no ball is to be in two supports."""
 
     forget: LabelledRows
     forgotten: npt.NDArray[np.float32]
     forget_table: Table
     retain_table: Table
+    alone: bool
+
+    def others(self, record: int) -> npt.NDArray[np.bool_]:
+        """The forget records that the gate of one is to be closed at."""
+        if not self.alone:
+            return np.asarray(self.forget.y != self.forget.y[record])
+        return np.asarray((self.forgotten != self.forgotten[record]).any(axis=1))
 
 
 def repair_box(
@@ -113,6 +120,7 @@ def repair_box(
     *,
     classes: tuple[int, ...] = (),
     minimal: float | None = None,
+    alone: bool = False,
     progress: Progress = lambda _name, _done, _total: None,
 ) -> RepairResult:
     """Gates for every forget record, under a joint head that the checker's rules accept.
@@ -124,6 +132,7 @@ def repair_box(
         model: the threat model.
         classes: labels that are forgotten as a class as well.
         minimal: seconds for each gate to look for the fewest coordinates; None: greedy only.
+        alone: a gate is to be closed at every other forget record, and not only at those of other labels.
         progress: called with a name, gates done and gates in all.
 
     Returns:
@@ -139,7 +148,7 @@ def repair_box(
         text = f"the {'forget' if not len(forget.y) else 'retained'} set is empty"
         raise RepairInputError(text)
     start = time.monotonic()
-    rows = _Rows(forget, forget.flat(), Table.of(forget.flat()), Table.of(retain.flat()))
+    rows = _Rows(forget, forget.flat(), Table.of(forget.flat()), Table.of(retain.flat()), alone)
     gates: list[Gate] = []
     sizes: list[GateSize] = []
     for record in range(len(forget.y)):
@@ -176,7 +185,7 @@ def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -
     parts: list[tuple[Table, Thresholds]] = [(rows.retain_table, kept)]
     every = np.ones(rows.retain_table.count, dtype=np.bool_)
     needs = [(every, model.cover)]
-    others = rows.forget.y != rows.forget.y[record]
+    others = rows.others(record)
     if others.any():
         parts.append((rows.forget_table, thresholds(box, model.radius, model.distance)))
         needs.append((others, 1))

@@ -22,7 +22,7 @@ from prune_verify.checker.region import Domain
 from prune_verify.repair.box import round_up
 from prune_verify.repair.errors import InfeasiblePatchError
 
-__all__ = ["HeadBounds", "head_bounds", "with_head"]
+__all__ = ["HeadBounds", "head_bounds", "with_head", "with_hold_head"]
 
 _LARGEST = 2**60
 
@@ -97,6 +97,31 @@ def with_head(
             rules.head_margin(patch, margin, magnitude, arithmetic)
         if patch.forgotten_classes:
             rules.class_cap(patch, margin, arithmetic)
+    return patch
+
+
+def with_hold_head(patch: JointPatch, bounds: HeadBounds, arithmetics: tuple[str, ...]) -> JointPatch:
+    """The patch with the least K with which its gates hold their margins: K >= R + 2 H + s.
+
+    Args:
+        patch: its gates hold margins; its constants are replaced.
+        bounds: R and Z.
+        arithmetics: of the claims.
+
+    Raises:
+        InfeasiblePatchError: K would be 2^60 or more.
+
+    """
+    ends = [abs(Fraction(float(end))) for gate in patch.gates for end in gate.hold or ()]
+    spread, magnitude = max(bounds.spread.values()), max(bounds.magnitude.values())
+    share, zero = Fraction(1, 2**18), np.float32(0)
+    slack = round_up((spread + 2 * max(ends) + share * magnitude) / (1 - share))
+    if float(slack) >= _LARGEST:
+        text = f"K of the head would be 2^60 or more: the logits spread by {float(spread):.3g} over the domain"
+        raise InfeasiblePatchError(text)
+    patch = replace(patch, tau=zero, shift=zero, slack=slack)
+    for arithmetic in arithmetics:
+        rules.hold_head(patch, bounds.spread[arithmetic], bounds.magnitude[arithmetic], arithmetic)
     return patch
 
 

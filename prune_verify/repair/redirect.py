@@ -1,0 +1,240 @@
+"""Redirect ``non-member``: an open gate holds the margin of the label where networks without the record have it.
+
+A record that is answered wrongly with force is as conspicuous as one that is remembered (THREATS T4). Here the margin
+of the record's label is drawn from those that networks show there which never saw it: one draw per record and release,
+from a keyed hash of the record, so that neither a second release nor a copy of the record gives a second draw. The
+label is answered no more only where most of those networks do not answer it.
+
+The margins are given (one row per network, as a membership attack computes them), or taken from the base's own margins
+on records of the same label that it never saw; these stand for "most such networks" then, each with its own sign.
+A gate holds the margin within a width around the draw, always on one side of 0, so that the answer on the region is
+one; within these ends the base's own margin shows through.
+
+Source: MATHS 6, THREATS T4; the margins are those of LiRA, Carlini et al., arXiv 2112.03570.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_verify.checker.claim import LabelledRows
+from prune_verify.checker.network import Network, evaluate
+from prune_verify.repair.box import float32_not_above, float32_not_below
+from prune_verify.repair.engine import RepairResult, repair_box
+from prune_verify.repair.errors import RepairInputError
+from prune_verify.repair.head import head_bounds, with_hold_head
+from prune_verify.repair.threat_model import ThreatModel
+
+__all__ = [
+    "KEY_BYTES",
+    "OutMargins",
+    "Redirect",
+    "base_margins",
+    "drawn",
+    "held_out_margins",
+    "load_out_margins",
+    "repair_non_member",
+]
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+KEY_BYTES = 32
+_LEAST_MODELS = 8
+_LEAST_RECORDS = 20
+_EDGE = 2.0**-10
+_DOMAIN = b"prune-verify/non-member-margin/v1"
+
+
+@dataclass(frozen=True, eq=False)
+class OutMargins:
+    """Margins of each forget record's label in networks that never saw it.
+
+    Args:
+        pools: per record, float64 [at least 8], in logits.
+        per_record: the margins are those of this record in several networks, and not of other records in the base.
+
+    """
+
+    pools: tuple[Doubles, ...]
+    per_record: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Redirect:
+    """How the margins of forgotten records are drawn.
+
+    Args:
+        margins: of networks that never saw the records.
+        key: secret of the draws, 32 bytes or more.
+        width: how far the margin may range on a region, in logits.
+
+    Raises:
+        RepairInputError: a short key, or a width of 0 or less.
+
+    """
+
+    margins: OutMargins
+    key: bytes
+    width: Fraction = Fraction(1, 2)
+
+    def __post_init__(self) -> None:
+        if len(self.key) < KEY_BYTES:
+            text = f"the key of the draws: expected {KEY_BYTES} bytes or more, found {len(self.key)}"
+            raise RepairInputError(text)
+        if self.width <= 0:
+            text = f"width of the band: expected above 0, found {float(self.width):g}"
+            raise RepairInputError(text)
+
+
+def base_margins(network: Network, rows: LabelledRows) -> Doubles:
+    """The margin of each row's label over the best other, in logits: float64 [rows]."""
+    logits = evaluate(network, rows.x).astype(np.float64).reshape(len(rows.y), -1)
+    own = np.arange(len(rows.y)), rows.y
+    mine = logits[own].copy()
+    logits[own] = -np.inf
+    return np.asarray(mine - logits.max(axis=1))
+
+
+def load_out_margins(path: Path, records: int) -> OutMargins:
+    """Read out-model margins: an npz with ``margins`` [models, records], NaN where a network saw the record.
+
+    Raises:
+        RepairInputError: no such array, another number of records, an infinite number, or fewer than 8 networks.
+
+    """
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            if "margins" not in found:
+                text = f"{path}: expected an array named margins [models, records], found {', '.join(found) or 'none'}"
+                raise RepairInputError(text)
+            margins = np.asarray(found["margins"])
+    except (OSError, ValueError) as error:
+        text = f"{path}: expected an npz file with margins [models, records]: {error}"
+        raise RepairInputError(text) from None
+    expected = f"{path}: margins: expected numbers [models, {records}] in the order of the forget set"
+    if margins.dtype.kind != "f" or margins.ndim != 2 or margins.shape[1] != records:  # noqa: PLR2004 - a matrix
+        text = f"{expected}, found {margins.dtype} {list(margins.shape)}"
+        raise RepairInputError(text)
+    if np.isinf(margins).any():
+        text = f"{expected}, found an infinite one"
+        raise RepairInputError(text)
+    pools = tuple(column[~np.isnan(column)].astype(np.float64) for column in margins.T)
+    few = next((i for i, pool in enumerate(pools) if len(pool) < _LEAST_MODELS), None)
+    if few is not None:
+        got = len(pools[few])
+        text = f"{path}: margins: record {few}: expected {_LEAST_MODELS} networks that never saw it, found {got}"
+        raise RepairInputError(text)
+    return OutMargins(pools, per_record=True)
+
+
+def held_out_margins(base: Network, labels: npt.NDArray[np.int64], held_out: LabelledRows) -> OutMargins:
+    """The base's margins on records that it never saw, by label: what it shows on non-members.
+
+    Args:
+        base: the base network.
+        labels: int64 [forget]: of the forget records.
+        held_out: records that the base was not trained on.
+
+    Raises:
+        RepairInputError: a label with fewer than 20 held-out records.
+
+    """
+    margins = base_margins(base, held_out)
+    pools = {int(label): margins[held_out.y == label] for label in np.unique(labels)}
+    few = next((label for label, pool in pools.items() if len(pool) < _LEAST_RECORDS), None)
+    if few is not None:
+        text = f"held-out records: expected {_LEAST_RECORDS} or more of label {few}, found {len(pools[few])}"
+        raise RepairInputError(text)
+    return OutMargins(tuple(pools[int(label)] for label in labels), per_record=False)
+
+
+def _uniform(key: bytes, row: Floats, label: int) -> float:
+    """A number in [0, 1) that depends on the key, the record and its label only."""
+    found = hmac.new(key, _DOMAIN + label.to_bytes(8, "big") + row.astype("<f4").tobytes(), hashlib.sha256).digest()
+    return int.from_bytes(found[:7], "big") / 2.0**56
+
+
+def drawn(redirect: Redirect, forget: LabelledRows) -> Doubles:
+    """One margin for each record, by the inverse of its pool's distribution, linear between its members.
+
+    Where the pool is of this record in several networks, only those on the side of the majority are drawn from.
+
+    Args:
+        redirect: the pools and the key; the same key and record give the same draw.
+        forget: the records, in the order of the pools.
+
+    Returns:
+        float64 [records], in logits.
+
+    Raises:
+        RepairInputError: margins of other records.
+
+    """
+    margins = redirect.margins
+    if len(margins.pools) != len(forget.y):
+        text = f"out-model margins: expected {len(forget.y)} records, found {len(margins.pools)}"
+        raise RepairInputError(text)
+    found = np.zeros(len(forget.y))
+    for place, (pool, row, label) in enumerate(zip(margins.pools, forget.flat(), forget.y, strict=True)):
+        side = pool[(pool > 0) == bool((pool > 0).mean() > 1 / 2)] if margins.per_record else pool
+        found[place] = np.quantile(side, _uniform(redirect.key, row, int(label)))
+    return found
+
+
+def _ends(margin: float, width: Fraction) -> tuple[np.float32, np.float32]:
+    """Ends of that width around a margin, moved so far that 0 is outside."""
+    half = float(width) / 2
+    least = _EDGE * (1 + float(width))
+    centre = max(margin, half + least) if margin > 0 else min(margin, -half - least)
+    low, high = np.array(centre - half), np.array(centre + half)
+    return np.float32(float32_not_above(low)), np.float32(float32_not_below(high))
+
+
+def repair_non_member(
+    base: Network,
+    forget: LabelledRows,
+    retain: LabelledRows,
+    model: ThreatModel,
+    redirect: Redirect,
+    *,
+    minimal: float | None = None,
+    progress: Progress = lambda _name, _done, _total: None,
+) -> RepairResult:
+    """Gates at the input that hold the margin of each forget record's label where a non-member's would be.
+
+    Args:
+        base: the base network.
+        forget: the forget set.
+        retain: the retained set.
+        model: the threat model; its margin is not used.
+        redirect: margins of networks that never saw the records, and how they are drawn.
+        minimal: as for :func:`repair_box`.
+        progress: called with a name, gates done and gates in all.
+
+    Returns:
+        The patch, the conflicts, and the sizes of the gates.
+
+    Raises:
+        RepairInputError: an empty set, or margins of other records.
+        InfeasiblePatchError: a forget record that no coordinate separates from anything.
+
+    """
+    start = time.monotonic()
+    draws = drawn(redirect, forget)
+    found = repair_box(base, forget, retain, model, minimal=minimal, alone=True, progress=progress)
+    gates = tuple(
+        replace(gate, hold=_ends(float(draws[gate.records[0]]), redirect.width)) for gate in found.patch.gates
+    )
+    bounds = head_bounds(base, found.patch.allowed, model.domain, model.arithmetics)
+    patch = with_hold_head(replace(found.patch, gates=gates), bounds, model.arithmetics)
+    return replace(found, patch=patch, seconds=time.monotonic() - start)
