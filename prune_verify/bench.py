@@ -1,18 +1,10 @@
-"""``prune-verify bench chain``: how long the chain takes, how much memory it needs, and how both grow.
-
-Every verb runs as a process of its own, as a user would run it; its time and peak memory are the
-operating system's. Latencies are medians of interleaved onnxruntime runs of base and patched network
-on one thread, given as ratios.
-"""
+"""``prune-verify bench chain``: how long the chain takes, how much memory it needs, and how both grow."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import log
@@ -22,49 +14,13 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
+from prune_verify.bench_chain import BATCHES, BenchError, Chain, Cost, Task, accuracy_of, latency_of
+
 __all__ = ["BenchError", "run_bench"]
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-_MEBI = 2**20
-_BATCHES = (1, 256)
-
-
-class BenchError(Exception):
-    """A verb did not end as it must, or data are missing; the message says which."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall seconds and peak resident MiB of one process."""
-
-    seconds: float
-    mebibytes: float
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A base network with its data.
-
-    Args:
-        name: for tables.
-        base: ONNX bytes.
-        x: training rows float32 [count, *row].
-        y: labels int64 [count].
-        test_x: held-out rows.
-        test_y: their labels.
-        options: further arguments of ``repair``.
-
-    """
-
-    name: str
-    base: bytes
-    x: Floats
-    y: Labels
-    test_x: Floats
-    test_y: Labels
-    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +45,7 @@ class Row:
 
     def text(self) -> str:
         """One line of the table."""
-        slower = "  ".join(f"x{self.latency[batch]:.2f}" for batch in _BATCHES)
+        slower = "  ".join(f"x{self.latency[batch]:.2f}" for batch in BATCHES)
         return (
             f"{self.task:<10}{self.forget:>6}{self.retain:>7}"
             f"{self.repair.seconds:>9.1f}{self.repair_per_request:>8.3f}{self.certify.seconds:>9.1f}{self.verify.seconds:>8.1f}"
@@ -107,140 +63,44 @@ HEADER = (
 )
 
 
-def _timed(words: Sequence[str | Path]) -> tuple[Cost, int, str]:
-    """Run one verb in a process of its own: cost, exit code, standard output."""
-    command = [sys.executable, "-m", "prune_verify.cli", *(str(word) for word in words)]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        start = time.monotonic()
-        child = subprocess.Popen(command, stdout=out, stderr=errors)  # noqa: S603 - this interpreter and this package
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.monotonic() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        for stream in (out, errors):
-            stream.seek(0)
-        text, said = out.read(), errors.read()
-    if child.returncode not in (0, 1, 3):
-        message = f"{' '.join(str(w) for w in words)} ended with {child.returncode}: {text}{said}"
-        raise BenchError(message)
-    return Cost(seconds, usage.ru_maxrss * 1024 / _MEBI), child.returncode, text
+def _others(task: Task, order: Labels, forget: int, retain: int, say: Say) -> Labels:
+    """The retained rows, without those that equal a forgotten one (tables have such twins)."""
+    forgotten = {task.x[row].tobytes() for row in order[:forget]}
+    rows = [int(row) for row in order[forget:] if task.x[row].tobytes() not in forgotten]
+    twins = len(order) - forget - len(rows)
+    if twins:
+        say(f"{task.name}: {twins} records are twins of forgotten ones and cannot be retained")
+    return np.sort(np.array(rows[:retain]))
 
 
-class _Chain:
-    """The chain in one folder, with one owner and one auditor."""
-
-    def __init__(self, folder: Path, say: Say) -> None:
-        self._folder, self._say = folder, say
-        self._key, self._trust = folder / "owner", folder / "trust.json"
-        _timed(["keygen", "--out", self._key])
-        _timed(["trust", "init", self._trust])
-        _timed(["trust", "add", self._trust, "--key", f"{self._key}.pub", "--role", "prover", "--name", "bench"])
-        policy = folder / "policy.toml"
-        text = policy.read_text()
-        text = text.replace("max_conflicts = 0", "max_conflicts = 1000000")
-        for name in ("min_forget_radius = 0.1", "min_retained_radius = 0.05"):
-            text = text.replace(name, name.split("=")[0] + "= 0.001")
-        text = text.replace("max_already_wrong_share = 0.1", "max_already_wrong_share = 1")
-        policy.write_text(text.replace("max_slab_share = 0.001", "max_slab_share = 1"))
-
-    def _others(self, task: Task, order: Labels, forget: int, retain: int) -> Labels:
-        """The retained rows, without those that equal a forgotten one (tables have such twins)."""
-        forgotten = {task.x[row].tobytes() for row in order[:forget]}
-        rows = [int(row) for row in order[forget:] if task.x[row].tobytes() not in forgotten]
-        twins = len(order) - forget - len(rows)
-        if twins:
-            self._say(f"{task.name}: {twins} records are twins of forgotten ones and cannot be retained")
-        return np.sort(np.array(rows[:retain]))
-
-    def run(self, task: Task, forget: int, retain: int, seed: int) -> Row:
-        """Forget ``forget`` records with ``retain`` others retained, all the way to the auditor's verdict."""
-        self._say(f"{task.name}: {forget} forgotten, {retain} retained")
-        out = self._folder / f"{task.name}-{forget}-{retain}"
-        out.mkdir()
-        base = out / "base.onnx"
-        base.write_bytes(task.base)
-        order = np.random.default_rng(seed).permutation(len(task.y))
-        sets = {"forget": np.sort(order[:forget]), "retain": self._others(task, order, forget, retain)}
-        for name, rows in sets.items():
-            np.savez(out / f"{name}.npz", x=task.x[rows], y=task.y[rows])
-        data: list[str | Path] = ["--forget", out / "forget.npz", "--retain", out / "retain.npz"]
-        repair, _, said = _timed(["repair", base, *data, *task.options, "--out", out, "--json"])
-        patched, certificate = out / "patched.onnx", out / "bench.unlearn.json"
-        certify, _, claims = _timed(
-            [
-                "certify",
-                base,
-                patched,
-                "--request",
-                out / "request.json",
-                *data,
-                "--cross-check",
-                "3",
-                "--out",
-                out,
-                "--json",
-            ]
-        )
-        _timed(["sign", out / "statement.json", "--key", f"{self._key}.key", "--out", certificate])
-        own: list[str | Path] = ["--trust", self._trust, "--policy", self._folder / "policy.toml"]
-        verify, _, verdict = _timed(
-            ["verify", certificate, "--base", base, "--patched", patched, *own, *data, "--json"]
-        )
-        found, repaired = json.loads(verdict), json.loads(said)
-        exact = [c for c in json.loads(claims)["claims"] if c["kind"] == "retain_exact"]
-        gates = json.loads((out / "patch.json").read_bytes())["gates"]
-        coordinates = [len(gate["intervals"]) for gate in gates]
-        share = (len(patched.read_bytes()) - len(task.base)) / len(task.base) / forget
-        accuracies = [_accuracy(path, task) for path in (base, patched)]
-        return Row(
-            task=task.name,
-            forget=forget,
-            retain=retain,
-            repair=repair,
-            repair_per_request=float(repaired["secondsPerRequest"]),
-            certify=certify,
-            verify=verify,
-            verdict=f"{found['verdict']} {found['code']}",
-            conflicts=max((c["conflict"] for c in exact), default=0),
-            coordinates_median=median(coordinates),
-            coordinates_max=max(coordinates),
-            accuracy_before=accuracies[0],
-            accuracy_after=accuracies[1],
-            patch_bytes_share=share,
-            latency={batch: _latency(base, patched, task.test_x, batch) for batch in _BATCHES},
-        )
-
-
-def _session(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - onnxruntime has no types
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _accuracy(path: Path, task: Task) -> float:
-    session = _session(path)
-    name = session.get_inputs()[0].name
-    right = 0
-    for start in range(0, len(task.test_y), 1000):
-        rows = slice(start, start + 1000)
-        right += int((session.run(None, {name: task.test_x[rows]})[0].argmax(axis=1) == task.test_y[rows]).sum())
-    return right / len(task.test_y)
-
-
-def _latency(base: Path, patched: Path, x: Floats, batch: int) -> float:
-    """Median patched time over median base time; the runs alternate, so that the machine's moods hit both."""
-    sessions = [_session(base), _session(patched)]
-    rows = np.ascontiguousarray(x[:batch])
-    feeds = [{session.get_inputs()[0].name: rows} for session in sessions]
-    times: list[list[float]] = [[], []]
-    for turn in range(400 if batch == 1 else 120):
-        for place, (session, feed) in enumerate(zip(sessions, feeds, strict=True)):
-            start = time.perf_counter()
-            session.run(None, feed)
-            if turn >= 10:  # noqa: PLR2004 - the first runs warm caches
-                times[place].append(time.perf_counter() - start)
-    return median(times[1]) / median(times[0])
+def _measured(chain: Chain, task: Task, sizes: tuple[int, int], seed: int, say: Say) -> Row:
+    """Forget records with others retained, all the way to the auditor's verdict."""
+    forget, retain = sizes
+    say(f"{task.name}: {forget} forgotten, {retain} retained")
+    order = np.random.default_rng(seed).permutation(len(task.y))
+    sets = {"forget": np.sort(order[:forget]), "retain": _others(task, order, forget, retain, say)}
+    found = chain.run(f"{task.name}-{forget}-{retain}", task, sets, task.options)
+    exact = [c for c in found.claims if c["kind"] == "retain_exact"]
+    base, patched = found.folder / "base.onnx", found.folder / "patched.onnx"
+    gates = json.loads((found.folder / "patch.json").read_bytes())["gates"]
+    coordinates = [len(gate["intervals"]) for gate in gates]
+    return Row(
+        task=task.name,
+        forget=forget,
+        retain=retain,
+        repair=found.repair,
+        repair_per_request=float(found.repaired["secondsPerRequest"]),
+        certify=found.certify,
+        verify=found.verify,
+        verdict=found.ended,
+        conflicts=max((c["conflict"] for c in exact), default=0),
+        coordinates_median=median(coordinates),
+        coordinates_max=max(coordinates),
+        accuracy_before=accuracy_of(base, task),
+        accuracy_after=accuracy_of(patched, task),
+        patch_bytes_share=(patched.stat().st_size - len(task.base)) / len(task.base) / forget,
+        latency={batch: latency_of(base, patched, task.test_x, batch) for batch in BATCHES},
+    )
 
 
 def _mnist_tasks(folder: Path, say: Say, *, quick: bool) -> list[Task]:
@@ -371,10 +231,10 @@ def run_bench(
         folder = out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         plan = _plan(data, say, quick=quick)
-        chain = _Chain(folder, say)
+        chain = Chain(folder)
         rows = []
         for place, (task, forget, retain) in enumerate(plan):
-            rows.append(chain.run(task, forget, retain, seed=place))
+            rows.append(_measured(chain, task, (forget, retain), place, say))
             say(HEADER + "\n" + rows[-1].text())
     lines = [
         f"{what} on {os.cpu_count()} cores; seconds and peak MiB per process; first MiB column: repair and certify",
