@@ -9,15 +9,11 @@ Source: MATHS 7 (figures to beat).
 
 from __future__ import annotations
 
-import csv
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
