@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prune_verify.measure.datasets import DataSet
 
-__all__ = ["run_bench_repair"]
+__all__ = ["Bench"]
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,9 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
     parser.add_argument("--threat-model", type=Path, metavar="T.toml")
-    parser.add_argument("--family", choices=["auto", "box", "class-cap", "learned"], default="auto")
+    families = ["auto", "box", "class-cap", "linear-region", "learned"]
+    parser.add_argument("--family", choices=families, default="auto", help="of patches (default: box, or class-cap)")
+    _add_families(parser.add_argument_group("options of one family"))
     parser.add_argument("--domain", metavar="LO,HI|FILE", help="input domain; default 0,1 when all data lie in it")
     parser.add_argument("--radius", help="probe radius in input units (decimal)")
     parser.add_argument("--retained-radius", help="radius around retained records (decimal)")
@@ -210,17 +212,41 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cover", type=int, help="separating coordinates per retained record")
     parser.add_argument("--delta", help="family learned: largest change of a logit on retained balls (decimal)")
     parser.add_argument("--reference", default="", help="opaque reference of the request")
-    parser.add_argument(
+    parser.add_argument("--strict", action="store_true", help="exit 3 when a line of the threat model is not met")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _add_families(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--site",
+        action="append",
+        metavar="SITE",
+        help="box: what gates read: input (default), relu-0, ... (repeatable)",
+    )
+    group.add_argument("--shifts", type=int, metavar="PIXELS", help="box, linear-region: forget shifted copies as well")
+    group.add_argument("--image", metavar="HxW", help="with --shifts: what picture a flat row is")
+    group.add_argument(
         "--minimal",
         type=float,
         nargs="?",
         const=10.0,
         metavar="SECONDS",
-        help="seek the smallest coordinate set of each gate (z3)",
+        help="box: seek the smallest coordinate set of each gate (z3)",
     )
-    parser.add_argument("--strict", action="store_true", help="exit 3 when a retained record is in conflict")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    group.add_argument(
+        "--redirect",
+        choices=["misclassify", "non-member"],
+        help="box, learned: the label loses (default), or its margin is as in networks that never saw the record",
+    )
+    group.add_argument(
+        "--out-margins", type=Path, metavar="FILE.npz", help="margins [models, records] of such networks"
+    )
+    group.add_argument("--non-members", metavar="RECORDS", help="records that the base never saw, instead")
+    group.add_argument("--redirect-key", type=Path, metavar="FILE", help="key of the draws (default: a new one)")
+    group.add_argument("--clusters", type=int, metavar="K", help="linear-region: gates for K representatives only")
+    group.add_argument("--concept", action="store_true", help="learned: the records are a sample of what is to go")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="learned: keep training here, and go on from it")
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
@@ -411,14 +437,13 @@ def _run(options: argparse.Namespace) -> Result:
             raise
         if isinstance(error, OSError):
             return _failed(f"{error.filename or ''}: {error.strerror or error}", "E_IO", 2)
-        return _failed(
-            str(error), str(getattr(error, "code", type(error).__name__)), int(getattr(error, "exit_code", 2))
-        )
+        code, exit_code = str(getattr(error, "code", type(error).__name__)), int(getattr(error, "exit_code", 2))
+        return _failed(str(error), code, exit_code, getattr(error, "data", {}))
     return result
 
 
-def _failed(text: str, code: str, exit_code: int) -> Result:
-    return Result(exit_code, text, {"error": text, "code": code, "exitCode": exit_code}, failed=True)
+def _failed(text: str, code: str, exit_code: int, more: Mapping[str, object] = {}) -> Result:
+    return Result(exit_code, text, {"error": text, "code": code, "exitCode": exit_code, **more}, failed=True)
 
 
 def _shown(options: argparse.Namespace, result: Result) -> str:

@@ -19,10 +19,12 @@ from prune_verify.bounds.errors import BoundsError
 from prune_verify.bounds.presolve import simplified
 from prune_verify.bounds.torch_network import ReluSite, TorchNetwork
 from prune_verify.checker.network import Network, Node, evaluate_all
+from prune_verify.checker.relaxation import crown_intervals
 
 __all__ = ["BoundEngine", "BoundResult", "Method", "cross_check_forget", "margin_network"]
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 _SAME = 1e-3
 
@@ -166,6 +168,15 @@ def margin_network(network: Network, label: int) -> Network:
     return Network(tuple(nodes), len(nodes) - 1)
 
 
+def _at_sites(base: Network, patched: Network, low: Floats, high: Floats) -> dict[int, tuple[Doubles, Doubles]]:
+    """Enclosures of the hidden values that gates read: the checker's own, as its rules for such gates take them."""
+    read = {i for node in patched.nodes[len(base.nodes) :] for i in node.inputs if 0 < i < len(base.nodes)}
+    if read <= {base.output}:
+        return {}
+    found = crown_intervals(base, low.astype(np.float64), high.astype(np.float64), "real")
+    return {i: (found.lower[i][0], found.upper[i][0]) for i in read}
+
+
 def cross_check_forget(
     base: Network,
     patched: Network,
@@ -207,7 +218,8 @@ def cross_check_forget(
         BoundEngine(base).lower_bounds(np.concatenate([eye, -eye])[np.newaxis], low, high).lower[0].astype(np.float64)
     )
     ends = logits[: base.labels].reshape(base.output_shape), -logits[base.labels :].reshape(base.output_shape)
-    intervals = {0: (low[0].astype(np.float64), high[0].astype(np.float64)), base.output: ends}
+    intervals = _at_sites(base, patched, low, high)
+    intervals |= {0: (low[0].astype(np.float64), high[0].astype(np.float64)), base.output: ends}
     margin = simplified(margin_network(patched, label), len(base.nodes), intervals)
     minus = np.full((1, 1, 1), -1.0, dtype=np.float32)
     found = BoundEngine(margin).lower_bounds(minus, low, high, method="alpha-crown", iterations=iterations, seed=seed)

@@ -65,6 +65,8 @@ def cross_check(problem: Problem, request: Request, count: int, progress: Progre
     patch, forget = problem.patch, problem.forget
     if not isinstance(patch, JointPatch) or forget is None or not patch.gates or request.radius is None or count < 1:
         return None
+    if "forget" not in request.claims:
+        return None
     from prune_verify.bounds.engine import cross_check_forget
 
     domain = (float(request.domain.lower[0]), float(request.domain.upper[0])) if request.domain.uniform else None

@@ -6,27 +6,29 @@ Source: FORMATS sections 1 and 3.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from prune_verify.checker.claim import LabelledRows
+from prune_verify.checker.claim import strict_answers
 from prune_verify.checker.encoding import Json, format_decimal, read_file
-from prune_verify.checker.load_onnx import LoadedModel, load_network
-from prune_verify.checker.patch import JointPatch, Patch
+from prune_verify.checker.load_onnx import load_network
+from prune_verify.checker.patch import INPUT, JointPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
 from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records
 from prune_verify.checker.region import Domain, domain_json
-from prune_verify.repair.engine import RepairResult, repair_box, repair_class_cap
-from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
+from prune_verify.repair.copies import image_size, shifted_copies
+from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall, named
 from prune_verify.repair.export import export_patched
+from prune_verify.repair.families import KEY_FILE, Found, Work, find_patch, require_family
 from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
 from prune_verify.request import Request, emit_request
 from prune_verify.request_sets import amounts_of, domain_of, fitted, read_sets, require_files
@@ -35,50 +37,9 @@ __all__ = ["repair_command"]
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**30
+COPIES_FILE = "forget.npz"
+_SECRET = (COPIES_FILE, KEY_FILE)
 _RECORD_OPTIONS = ("radius", "retained_radius", "cover", "retain")
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """What was read, and the family that was asked for."""
-
-    base_bytes: bytes
-    base: LoadedModel
-    forget: Records | None
-    retain: Records | None
-    classes: tuple[int, ...]
-    family: str
-    model: ThreatModel
-
-    @property
-    def kind(self) -> str:
-        """Of the request."""
-        if self.forget is None:
-            return "class"
-        return "records+class" if self.classes else "records"
-
-
-def _rows(records: Records | None) -> LabelledRows:
-    if records is None:
-        text = "--retain: the records that must stay as they are, are needed"
-        raise RepairInputError(text)
-    return LabelledRows(records.x, records.y)
-
-
-def _family(options: argparse.Namespace) -> str:
-    """The family that the request needs."""
-    asked: str = options.family
-    if options.forget is None and not options.forget_class:
-        text = "nothing to forget: give --forget RECORDS, --forget-class C, or both"
-        raise RepairInputError(text)
-    fitting = "box" if options.forget is not None else "class-cap"
-    if asked == "learned" and (options.forget is None or options.forget_class):
-        text = "--family learned forgets records, and no class: give --forget and leave out --forget-class"
-        raise RepairInputError(text)
-    if asked not in ("auto", "learned", fitting):
-        text = f"--family {asked} does not fit the request; family {fitting} does"
-        raise RepairInputError(text)
-    return "learned" if asked == "learned" else fitting
 
 
 def _threat_model(options: argparse.Namespace, domain: Domain) -> ThreatModel:
@@ -87,94 +48,49 @@ def _threat_model(options: argparse.Namespace, domain: Domain) -> ThreatModel:
         model = load_threat_model(options.threat_model, model)
         if options.domain is not None:
             model = replace(model, domain=domain)
-    if options.cover is not None:
-        model = replace(model, cover=options.cover)
+    for name in ("cover", "redirect"):
+        if getattr(options, name) is not None:
+            model = replace(model, **{name: getattr(options, name)})
     return replace(model, **amounts_of(options))  # type: ignore[arg-type] # all of them are amounts
 
 
-def _read(options: argparse.Namespace) -> _Work:
+def _read(options: argparse.Namespace) -> Work:
     """Every file, checked against the network and the domain."""
-    family = _family(options)
-    require_files([options.base, options.threat_model, options.encoding])
+    family = require_family(options)
+    require_files([options.base, options.threat_model, options.encoding, options.out_margins, options.redirect_key])
     base_bytes = read_file(options.base, "base network", _MOST_BYTES)
     base = load_network(base_bytes, str(options.base))
     sets = read_sets(options)
     model = _threat_model(options, domain_of(options.domain, list(sets.values())))
-    sets = fitted(sets, base.network, model.domain, (model.radius, model.retained_radius))
-    return _Work(
-        base_bytes,
-        base,
-        sets.get("forget"),
-        sets.get("retain"),
-        tuple(sorted(set(options.forget_class))),
-        family,
-        model,
-    )
+    radii = model.radius, model.retained_radius
+    sets = fitted(sets, base.network, model.domain, radii)
+    groups = None
+    if options.shifts is not None:
+        sets["forget"], groups = _with_copies(sets["forget"], options, base.network.input_shape)
+        sets = fitted(sets, base.network, model.domain, radii)
+    forget, retain = sets.get("forget"), sets.get("retain")
+    classes = tuple(sorted(set(options.forget_class)))
+    return Work(base_bytes, base, forget, retain, classes, family, model, groups)
 
 
-def _found(work: _Work, options: argparse.Namespace, progress: Progress) -> tuple[Patch, RepairResult | None]:
-    """The patch of the family."""
-    if work.family == "learned":
-        return _trained(work, options, progress), None
-    if work.forget is None:
-        result = repair_class_cap(work.base.network, work.classes, work.model)
-    else:
-        result = repair_box(
-            work.base.network,
-            _rows(work.forget),
-            _rows(work.retain),
-            work.model,
-            classes=work.classes,
-            minimal=options.minimal,
-            progress=progress,
-        )
-    bits = disclosed(result.patch, coordinates_of(work.base.network, result.patch))[1]
-    if work.model.disclosure_bits is not None and bits > work.model.disclosure_bits:
-        text = f"the patch would disclose {bits} bits of records, the budget is {work.model.disclosure_bits}"
-        raise InfeasiblePatchError(text)
-    return result.patch, result
-
-
-def _trained(work: _Work, options: argparse.Namespace, progress: Progress) -> Patch:
-    from prune_verify.repair.learned import LearnedThreatModel, train_learned_patch
-
-    model, domain = work.model, work.model.domain
-    if not domain.uniform:
-        text = "--family learned needs one interval for all coordinates"
+def _with_copies(
+    forget: Records, options: argparse.Namespace, shape: tuple[int, ...]
+) -> tuple[Records, tuple[tuple[int, ...], ...]]:
+    """The forget set with every record's shifted copies after it, and which rows are of one record."""
+    if options.shifts < 1:
+        text = f"--shifts {options.shifts}: expected a number of pixels, at least 1"
         raise RepairInputError(text)
-    forget, retain = _rows(work.forget), _rows(work.retain)
-    found = train_learned_patch(
-        work.base.network,
-        forget.x,
-        forget.y,
-        retain.x,
-        LearnedThreatModel(
-            radius=model.radius,
-            retained_radius=model.retained_radius,
-            margin=model.margin,
-            delta=model.delta,
-            domain=(float(domain.lower[0]), float(domain.upper[0])),
-            hidden=max(24, 6 * len(forget.y)),
-            seed=options.seed,
-        ),
-        progress=lambda _what, share: progress("training", int(1000 * share), 1000),
-    )
-    short = np.flatnonzero(found.forget_margins < float(model.margin))
-    moved = np.flatnonzero(found.changes > float(model.delta))
-    if len(short) or (len(moved) and options.strict):
-        text = "training did not reach the threat model: a smaller radius or margin, or a larger delta, may help"
-        raise InfeasiblePatchError(text, forget=short.tolist(), retain=moved.tolist())
-    return found.patch
+    height, width = image_size(options.image, shape)
+    copies = shifted_copies(forget.x, height, width, options.shifts)
+    each = copies.shape[1]
+    x = np.ascontiguousarray(copies.reshape(-1, *forget.x.shape[1:]))
+    groups = tuple(tuple(range(each * i, each * (i + 1))) for i in range(len(forget)))
+    name = str(options.out / COPIES_FILE)
+    return replace(forget, x=x, y=np.repeat(forget.y, each), source=name), groups
 
 
-def _request(work: _Work, options: argparse.Namespace) -> Request:
+def _request(work: Work, found: Found, options: argparse.Namespace) -> Request:
     model, records = work.model, work.forget is not None
-    claims: tuple[str, ...] = ("forget_class", "retain_other_labels") if work.classes else ()
-    if work.family == "learned":
-        claims = ("forget", "retain_close")
-    elif records:
-        label = () if work.classes else ("retain_label",)
-        claims = ("forget", "retain_exact", *label, "locality", *claims)
     return Request(
         kind=work.kind,
         reference=options.reference,
@@ -186,11 +102,12 @@ def _request(work: _Work, options: argparse.Namespace) -> Request:
         retained_radius=model.retained_radius if records else None,
         margin=model.margin,
         cover=model.cover,
-        delta=model.delta if work.family == "learned" else None,
-        claims=claims,
+        delta=model.delta if "retain_close" in found.claims else None,
+        claims=found.claims,
         arithmetics=model.arithmetics,
         encoding_sha256=None if work.forget is None else work.forget.encoding_sha256,
         membership_acceptance=model.membership_acceptance,
+        band=found.band,
     )
 
 
@@ -209,7 +126,9 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
     """Write all files or none: each under another name first."""
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=out) as name:
         for file, data in files.items():
-            (Path(name) / file).write_bytes(data)
+            made = Path(name) / file
+            made.touch(mode=0o600 if file in _SECRET else 0o666)
+            made.write_bytes(data)
         for file in files:
             os.replace(Path(name) / file, out / file)  # noqa: PTH105 - replaces, on every system
 
@@ -220,9 +139,9 @@ def _unused(options: argparse.Namespace) -> list[str]:
     return [f"--{name.replace('_', '-')}: not used by a class request" for name in given]
 
 
-def _text(work: _Work, patch: Patch, result: RepairResult | None, out: Path) -> list[str]:
+def _text(work: Work, found: Found, files: list[str], out: Path) -> list[str]:
     """The result for a person."""
-    model = work.model
+    model, patch, result = work.model, found.patch, found.result
     lines = []
     if work.forget is not None:
         low, high = (format_decimal(end[0]) for end in (model.domain.lower, model.domain.upper))
@@ -234,7 +153,27 @@ def _text(work: _Work, patch: Patch, result: RepairResult | None, out: Path) -> 
         )
     if isinstance(patch, JointPatch):
         lines.append(f"head: tau {float(patch.tau):.6g}, M {float(patch.shift):.6g}, K {float(patch.slack):.6g}")
-    coordinates, bits = disclosed(patch, coordinates_of(work.base.network, patch))
+    lines += _sizes(work, found)
+    if work.classes:
+        lines.append(f"classes never answered: {', '.join(str(c) for c in work.classes)}")
+    lines += _already_wrong(work)
+    if result is not None and result.conflicts:
+        lines.append(
+            f"warning: {len(result.conflicts)} retained records are in conflict (inside a support): "
+            f"{named(result.conflicts)}; the request wins, and the auditor's max_conflicts decides"
+        )
+    lines += [f"not met: {one.text()}" for one in found.shortfalls]
+    if model.membership_acceptance:
+        levels = ", ".join(f"{name} {level}" for name, level in model.membership_acceptance)
+        lines.append(f"acceptance levels of membership inference ({levels}) are in the request and not checked here")
+    names = ", ".join(str(out / name) for name in files)
+    return [*lines, *found.notes, f"wrote {names}"]
+
+
+def _sizes(work: Work, found: Found) -> list[str]:
+    """How large the gates are, and what they give away."""
+    result, lines = found.result, []
+    coordinates, bits = disclosed(found.patch, coordinates_of(work.base.network, found.patch))
     if result is not None and result.sizes:
         sizes = [size.coordinates for size in result.sizes]
         lines.append(
@@ -245,23 +184,57 @@ def _text(work: _Work, patch: Patch, result: RepairResult | None, out: Path) -> 
         if bounds:
             fewest = sum(size.coordinates == size.lower_bound for size in bounds)
             lines.append(f"{fewest} of {len(bounds)} gates are proved smallest")
-    if work.classes:
-        lines.append(f"classes never answered: {', '.join(str(c) for c in work.classes)}")
-    if result is not None and result.conflicts:
-        shown = ", ".join(str(i) for i in result.conflicts[:12]) + (", ..." if len(result.conflicts) > 12 else "")  # noqa: PLR2004 - a readable line
-        lines.append(
-            f"warning: {len(result.conflicts)} retained records are in conflict (inside a support): {shown}; "
-            "the request wins, and the auditor's max_conflicts decides"
-        )
-    names = ", ".join(str(out / name) for name in ("patched.onnx", "patch.json", "request.json"))
-    return [*lines, f"wrote {names}"]
+    elif work.forget is not None:
+        lines.append(f"the patch discloses {coordinates} numbers, {bits} bits")
+    return lines
+
+
+def _wrong(work: Work) -> list[int]:
+    """Forget records that the base does not answer with their label anyway."""
+    if work.forget is None:
+        return []
+    rows = work.rows("forget")
+    return [int(i) for i in np.flatnonzero(strict_answers(work.base.network, rows.x) != rows.y)]
+
+
+def _already_wrong(work: Work) -> list[str]:
+    wrong = _wrong(work)
+    if not wrong:
+        return []
+    return [f"{len(wrong)} forget records are not answered with their label by the base either: {named(wrong)}"]
+
+
+def _require_few_conflicts(work: Work, found: Found) -> None:
+    """``--strict``: no conflict, or the radius at which there would be none.
+
+    Raises:
+        InfeasiblePatchError: there is one.
+
+    """
+    if found.conflicts:
+        text = "--strict: retained records are in conflict, and nothing was written"
+        short = [Shortfall("retained_radius", format_decimal(work.model.retained_radius), *_apart(work, found))]
+        raise InfeasiblePatchError(text, retain=found.conflicts, shortfalls=short)
+
+
+def _apart(work: Work, found: Found) -> tuple[str, str, tuple[int, ...]]:
+    """The retained radius at which boxes at the input would leave all conflicts outside, and the conflicts."""
+    patch = found.patch
+    if not isinstance(patch, JointPatch) or patch.sites != (INPUT,):
+        return "unknown for this family", "retain", found.conflicts
+    forget, retain = work.rows("forget").flat(), work.rows("retain").flat()[list(found.conflicts)]
+    centres = forget[[gate.records[0] for gate in patch.gates]]
+    far = min(float(np.abs(retain - centre).max(axis=1).min()) for centre in centres)
+    share = float(work.model.distance / work.model.retained_radius)
+    radius = (far - float(work.model.radius)) / (1 + share)
+    return (f"about {radius:.3g}" if radius > 0 else "none at this forget radius"), "retain", found.conflicts
 
 
 def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict[str, Json]]:
     """Run the verb.
 
     Returns:
-        Exit code (0, or 3 under ``--strict`` with conflicts), text, and the object for ``--json``.
+        Exit code 0, text, and the object for ``--json``.
 
     Raises:
         CheckError: a file cannot be used.
@@ -270,19 +243,19 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
     """
     work = _read(options)
     _writable(options.out)
-    patch, result = _found(work, options, progress)
-    conflicts = () if result is None else result.conflicts
-    request = _request(work, options)
-    if conflicts and options.strict:
-        text = "--strict: retained records are in conflict, and nothing was written"
-        raise InfeasiblePatchError(text, retain=conflicts)
+    found = find_patch(work, options, progress)
+    if options.strict:
+        _require_few_conflicts(work, found)
+    patch, result = found.patch, found.result
+    count = coordinates_of(work.base.network, patch)
     files = {
         "patched.onnx": export_patched(work.base_bytes, work.base, patch),
-        "patch.json": emit_patch(
-            PatchFile(patch, work.base.network.digest(), conflicts), coordinates_of(work.base.network, patch)
-        ),
-        "request.json": emit_request(request),
+        "patch.json": emit_patch(PatchFile(patch, work.base.network.digest(), found.conflicts), count),
+        "request.json": emit_request(_request(work, found, options)),
+        **found.files,
     }
+    if work.groups is not None and work.forget is not None:
+        files[COPIES_FILE] = _npz(work.forget)
     _write(options.out, files)
     sizes = [] if result is None else [size.coordinates for size in result.sizes]
     notes = _unused(options)
@@ -291,10 +264,18 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
         "gates": len(sizes),
         "coordinates": list(sizes),
         "lowerBounds": [] if result is None else [size.lower_bound for size in result.sizes],
-        "conflicts": list(conflicts),
-        "disclosedBits": disclosed(patch, coordinates_of(work.base.network, patch))[1],
+        "conflicts": list(found.conflicts),
+        "alreadyWrong": list(_wrong(work)),
+        "disclosedBits": disclosed(patch, count)[1],
         "secondsPerRequest": None if result is None or not sizes else f"{result.seconds / len(sizes):.6f}",
         "domain": domain_json(work.model.domain),
-        "notes": list(notes),
+        "shortfalls": [one.plain() for one in found.shortfalls],
+        "notes": [*notes, *found.notes],
     }
-    return 0, "\n".join([*notes, *_text(work, patch, result, options.out)]), data
+    return 0, "\n".join([*notes, *_text(work, found, list(files), options.out)]), data
+
+
+def _npz(records: Records) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=records.x, y=records.y)
+    return buffer.getvalue()

@@ -31,7 +31,7 @@ from prune_verify.checker.rebuild import build
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32
 from prune_verify.repair.box import round_up
-from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
+from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall
 from prune_verify.repair.hidden import SiteTable, site_table
 from prune_verify.repair.threat_model import ThreatModel
 
@@ -259,8 +259,10 @@ def _require_regions(base: Network, forget: LabelledRows, rows: Labels, table: S
     outside = rows[~_stable(table)]
     if outside.size:
         reached = min(region_radius(base, forget.x[row], model) for row in outside[:8])
+        named = tuple(int(i) for i in outside)
+        short = Shortfall("radius", f"{float(model.radius):g}", f"{float(reached):.3g}", "forget", named)
         text = (
-            f"radius: asked {float(model.radius):g}, and the linear regions of {outside.size} of {len(rows)} records "
-            f"are smaller (the first ones hold balls of {float(reached):.3g}); --family box has no such limit"
+            f"the linear regions of {outside.size} of {len(rows)} records do not hold their balls (of the first ones "
+            "the smallest is given); --family box has no such limit"
         )
-        raise InfeasiblePatchError(text, forget=outside.tolist())
+        raise InfeasiblePatchError(text, shortfalls=[short])

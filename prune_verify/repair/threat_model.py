@@ -5,6 +5,7 @@ Source: FORMATS section 1 (``threat-model.toml``); MATHS 4.1.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,17 +13,19 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from prune_verify.checker.encoding import read_file
+from prune_verify.checker.encoding import format_decimal, read_file
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.request_sets import default_radii
 
-__all__ = ["ThreatModel", "default_threat_model", "load_threat_model"]
+__all__ = ["ThreatModel", "default_threat_model", "emit_threat_model", "load_threat_model"]
 
 _MOST_BYTES = 2**20
 _AMOUNTS = ("radius", "retained_radius", "gap", "margin", "delta")
 _ACCESS = ("label", "logits", "white-box")
+_REDIRECTS = ("misclassify", "non-member")
+_BITS = ("disclosure_bits", "disclosure_bits_per_record")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class ThreatModel:
         delta: family learned: how far a logit may move on a retained ball.
         cover: coordinates that separate each retained record, where there are as many.
         access: what the adversary sees; recorded, it does not change the search.
+        norm: of the balls; ``linf`` is what can be proved.
+        redirect: what becomes of a forgotten record: ``misclassify`` (its label loses by the margin) or ``non-member``
+            (its label's margin is what networks show that never saw it).
         disclosure_bits: most bits of the records that the patch may hold; None for no budget.
+        disclosure_bits_per_record: the same for the gate that holds most; None for no budget.
         arithmetics: of the claims.
         membership_acceptance: levels, copied into the request and not checked here.
 
@@ -53,7 +60,10 @@ class ThreatModel:
     cover: int = 2
     gap: Fraction | None = None
     access: str = "logits"
+    norm: str = "linf"
+    redirect: str = "misclassify"
     disclosure_bits: int | None = None
+    disclosure_bits_per_record: int | None = None
     arithmetics: tuple[str, ...] = (BINARY32, REAL)
     membership_acceptance: tuple[tuple[str, str], ...] = field(default=())
 
@@ -70,9 +80,20 @@ class ThreatModel:
         if self.cover < 1:
             text = f"threat model: cover is to be 1 or more, got {self.cover}"
             raise RepairInputError(text)
-        if self.access not in _ACCESS:
-            text = f"threat model: access is to be one of {', '.join(_ACCESS)}, got {self.access!r}"
+        for name, among in (("access", _ACCESS), ("redirect", _REDIRECTS)):
+            if getattr(self, name) not in among:
+                text = f"threat model: {name} is to be one of {', '.join(among)}, got {getattr(self, name)!r}"
+                raise RepairInputError(text)
+        if self.norm != "linf":
+            text = (
+                f"threat model: norm is to be linf, got {self.norm!r}: what is proved are boxes; a ball of another "
+                "norm lies in the linf ball of the same radius, so that radius covers it"
+            )
             raise RepairInputError(text)
+        for name in _BITS:
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                text = f"threat model: {name} is to be 0 or more, got {getattr(self, name)}"
+                raise RepairInputError(text)
 
 
 def default_threat_model(domain: Domain) -> ThreatModel:
@@ -112,10 +133,38 @@ def load_threat_model(path: Path, model: ThreatModel) -> ThreatModel:
     return replace(model, **values)  # type: ignore[arg-type] # each value was given its member's type
 
 
+def emit_threat_model(model: ThreatModel) -> str:
+    """``threat-model.toml`` of a threat model: every member that has a value, such that reading it gives it back.
+
+    Arithmetics are not in it: they are those of the claims.
+    """
+    lines = []
+    for item in fields(ThreatModel):
+        value = getattr(model, item.name)
+        if item.name in ("arithmetics", "domain", "membership_acceptance") or value is None:
+            continue
+        lines.append(f"{item.name} = {_toml(value)}")
+    ends = ", ".join(
+        f"{name} = [{', '.join(format_decimal(v) for v in end)}]"
+        for name, end in (("lower", model.domain.lower), ("upper", model.domain.upper))
+    )
+    lines.append(f"domain = {{ {ends} }}")
+    if model.membership_acceptance:
+        lines.append("\n[membership_acceptance]")
+        lines += [f"{_toml(name)} = {_toml(level)}" for name, level in model.membership_acceptance]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=True)  # a JSON string without surrogates is a TOML string
+    return format_decimal(value) if isinstance(value, Fraction) else str(value)
+
+
 def _value(name: str, value: object, path: Path) -> object:
     if name in _AMOUNTS:
         return _amount(name, value, path)
-    if name in {"cover", "disclosure_bits"}:
+    if name in {"cover", *_BITS}:
         if isinstance(value, bool) or not isinstance(value, int):
             text = f"{path}: {name}: expected an integer, got {value!r}"
             raise RepairInputError(text)

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from prune_verify.checker.patch import LearnedPatch
 from prune_verify.repair.training_state import Curve
 
-__all__ = ["Shortfall", "TrainedPatch"]
+__all__ = ["TrainedPatch", "TrainingGap"]
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Shortfall:
+class TrainingGap:
     """What training did not reach.
 
     Args:
@@ -79,7 +79,7 @@ class TrainedPatch:
         """The share of the looked-at retained balls on which the answer stays, by these bounds; None: no look."""
         return None if self.kept is None else float(np.mean(self.kept > 0))
 
-    def shortfall(self, margin: Fraction, delta: Fraction, band: Fraction | None = None) -> Shortfall:
+    def training_gap(self, margin: Fraction, delta: Fraction, band: Fraction | None = None) -> TrainingGap:
         """What is missing, and by how much.
 
         Args:
@@ -93,7 +93,7 @@ class TrainedPatch:
             reach = np.abs(self.bands - self.aims[:, np.newaxis]).max(axis=1)
             lacking = reach - float(band) / 2
         excess = self.changes - float(delta)
-        return Shortfall(
+        return TrainingGap(
             tuple(np.flatnonzero(lacking > 0).tolist()),
             max(0.0, float(lacking.max())),
             tuple(np.flatnonzero(excess > 0).tolist()),

@@ -17,7 +17,7 @@ from prune_verify.checker.network import Network, Node, evaluate
 from prune_verify.checker.rebuild import build
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.learned import LearnedThreatModel, TrainedPatch, train_learned_patch
-from prune_verify.repair.trained_patch import Shortfall
+from prune_verify.repair.trained_patch import TrainingGap
 from prune_verify.repair.training_state import Checkpoint
 
 pytestmark = pytest.mark.prover
@@ -171,7 +171,7 @@ def test_intervals_first_reach_the_same_as_crown_alone() -> None:
     assert both.curves[0].phase == "interval"
     assert both.curves[-1].phase == "relaxation"
     for found in (alone, both):
-        assert found.shortfall(MODEL.margin, MODEL.delta) == Shortfall((), 0.0, (), 0.0)
+        assert found.training_gap(MODEL.margin, MODEL.delta) == TrainingGap((), 0.0, (), 0.0)
         assert found.curves[-1].step == found.steps
         assert found.curves[-1].margin == pytest.approx(found.forget_margins.min())
         assert found.curves[0].forget_loss is None
@@ -182,7 +182,7 @@ def test_what_cannot_be_met_is_told_with_its_amount() -> None:
     base, x, y = _digits()
     model = replace(MODEL, steps=60, interval_steps=20)
     found = train_learned_patch(base, x[FORGET], y[FORGET], x, model)
-    lacking = found.shortfall(model.margin, model.delta)
+    lacking = found.training_gap(model.margin, model.delta)
     assert set(FORGET) & set(lacking.retain) or lacking.forget
     if lacking.forget:
         assert lacking.lacking == pytest.approx(float(model.margin) - found.forget_margins.min())

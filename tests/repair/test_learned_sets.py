@@ -100,7 +100,7 @@ def test_most_balls_are_met_by_bounds_and_what_is_not_is_told() -> None:
     answers_kept = found.answers_kept()
     assert answers_kept is not None
     assert answers_kept > 0.5
-    lacking = found.shortfall(MODEL.margin, MODEL.delta)
+    lacking = found.training_gap(MODEL.margin, MODEL.delta)
     assert lacking.retain == tuple(np.flatnonzero(found.changes > 0.1))
     assert lacking.excess == pytest.approx(max(0.0, found.changes.max() - 0.1))
     assert lacking.forget == tuple(np.flatnonzero(found.forget_margins < 0.5))

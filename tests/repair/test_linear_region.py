@@ -136,7 +136,7 @@ def test_no_affine_shift_is_smaller_in_the_greatest_logit(record):
 def test_a_ball_larger_than_its_region_is_refused_with_what_would_fit():
     files = Files(mlp())
     wide = replace(MODEL, radius=Fraction("0.3"))
-    with pytest.raises(InfeasiblePatchError, match=r"radius: asked 0\.3, and the linear regions of"):
+    with pytest.raises(InfeasiblePatchError, match=r"radius: asked 0\.3, reached 0\.0"):
         repair_linear_region(files.base.network, files.forget, files.retain, wide)
 
 

@@ -84,7 +84,7 @@ def test_bands_hold_and_are_around_the_non_members_margins() -> None:
     assert found.bands is not None
     assert found.aims is not None
     assert (found.bands[:, 0] <= found.bands[:, 1]).all()
-    lacking = found.shortfall(MODEL.margin, MODEL.delta, MODEL.band)
+    lacking = found.training_gap(MODEL.margin, MODEL.delta, MODEL.band)
     assert (lacking.forget, lacking.lacking) == ((), 0.0)
     assert found.within(MODEL.delta) > 0.95
     patched, rng = build(base, found.patch), np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_a_band_that_is_too_narrow_is_told_with_what_lacks() -> None:
         base, data.train_x[:1], data.train_y[:1], data.train_x[1:50], model,
         non_members=NonMembers(data.test_x, data.test_y),
     )  # fmt: skip
-    lacking = found.shortfall(model.margin, model.delta, model.band)
+    lacking = found.training_gap(model.margin, model.delta, model.band)
     assert lacking.forget == (0,)
     assert found.bands is not None
     assert found.aims is not None
