@@ -25,6 +25,7 @@ from prune_verify.checker.__main__ import (
 )
 from prune_verify.checker.check_proof import ARITHMETICS
 from prune_verify.checker.errors import CheckError
+from prune_verify.repair_options import add_repair
 
 if TYPE_CHECKING:
     from prune_verify.progress import Progress
@@ -75,9 +76,11 @@ def _doctor(_: argparse.Namespace) -> Result:
 
 def _repair(options: argparse.Namespace) -> Result:
     from prune_verify.repair.command import repair_command
+    from prune_verify.repair.stream_command import stream_command
 
+    streamed = options.stream or options.onto is not None
     with _progress(options) as progress:
-        return Result(*repair_command(options, progress))
+        return Result(*(stream_command if streamed else repair_command)(options, progress))
 
 
 def _request(options: argparse.Namespace) -> Result:
@@ -190,65 +193,6 @@ def _common() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_repair(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", type=Path, metavar="BASE.onnx")
-    parser.add_argument(
-        "--forget", metavar="RECORDS", help="records to forget: npz, csv, or IMAGES,LABELS[:indices.txt]"
-    )
-    parser.add_argument(
-        "--forget-class", type=int, action="append", default=[], metavar="C", help="a label to forget (repeatable)"
-    )
-    parser.add_argument("--retain", metavar="RECORDS", help="records that must stay as they are")
-    parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
-    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
-    parser.add_argument("--threat-model", type=Path, metavar="T.toml")
-    families = ["auto", "box", "class-cap", "linear-region", "learned"]
-    parser.add_argument("--family", choices=families, default="auto", help="of patches (default: box, or class-cap)")
-    _add_families(parser.add_argument_group("options of one family"))
-    parser.add_argument("--domain", metavar="LO,HI|FILE", help="input domain; default 0,1 when all data lie in it")
-    parser.add_argument("--radius", help="probe radius in input units (decimal)")
-    parser.add_argument("--retained-radius", help="radius around retained records (decimal)")
-    parser.add_argument("--margin", help="least margin of every forget claim (decimal)")
-    parser.add_argument("--cover", type=int, help="separating coordinates per retained record")
-    parser.add_argument("--delta", help="family learned: largest change of a logit on retained balls (decimal)")
-    parser.add_argument("--reference", default="", help="opaque reference of the request")
-    parser.add_argument("--strict", action="store_true", help="exit 3 when a line of the threat model is not met")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-
-
-def _add_families(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--site",
-        action="append",
-        metavar="SITE",
-        help="box: what gates read: input (default), relu-0, ... (repeatable)",
-    )
-    group.add_argument("--shifts", type=int, metavar="PIXELS", help="box, linear-region: forget shifted copies as well")
-    group.add_argument("--image", metavar="HxW", help="with --shifts: what picture a flat row is")
-    group.add_argument(
-        "--minimal",
-        type=float,
-        nargs="?",
-        const=10.0,
-        metavar="SECONDS",
-        help="box: seek the smallest coordinate set of each gate (z3)",
-    )
-    group.add_argument(
-        "--redirect",
-        choices=["misclassify", "non-member"],
-        help="box, learned: the label loses (default), or its margin is as in networks that never saw the record",
-    )
-    group.add_argument(
-        "--out-margins", type=Path, metavar="FILE.npz", help="margins [models, records] of such networks"
-    )
-    group.add_argument("--non-members", metavar="RECORDS", help="records that the base never saw, instead")
-    group.add_argument("--redirect-key", type=Path, metavar="FILE", help="key of the draws (default: a new one)")
-    group.add_argument("--clusters", type=int, metavar="K", help="linear-region: gates for K representatives only")
-    group.add_argument("--concept", action="store_true", help="learned: the records are a sample of what is to go")
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="learned: keep training here, and go on from it")
-
-
 def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", type=Path, metavar="BASE.onnx")
     parser.add_argument("patched", type=Path, nargs="?", metavar="PATCHED.onnx", help="checked to fit the base")
@@ -299,6 +243,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _add_certify(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
+    parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
+    parser.add_argument("--withdrawn", type=int, default=0, metavar="N", help="records of it that were taken back")
     parser.add_argument("--days", type=int, default=365, help="validity from now")
     parser.add_argument(
         "--cross-check",
@@ -350,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("table", type=Path, metavar="TABLE.csv")
     encode.add_argument("--label-column", required=True, metavar="NAME")
     encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
-    _add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
+    add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     _add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
     _add_certify(
         add("certify", _certify, "prove what the patched network does, and write a statement the checker accepts")

@@ -16,6 +16,7 @@ from prune_verify.certify.engines import engine_of
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.issue import Issued, Sources, issue
 from prune_verify.certify.settle import Limits
+from prune_verify.certify.supersede import superseded
 from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import load_network
@@ -165,6 +166,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
         options.out,
         challenge=challenge_of(options.challenge),
         days=options.days,
+        supersedes=superseded(options.supersedes, options.withdrawn, sources),
         cross_checked=options.cross_check,
         effort=_effort(options),
         progress=progress,

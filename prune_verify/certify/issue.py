@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -108,7 +108,7 @@ def issue(
     *,
     challenge: str | None = None,
     days: int = 365,
-    not_after: datetime | None = None,
+    supersedes: str | None = None,
     cross_checked: int = 10,
     effort: Effort | None = None,
     progress: Progress = lambda _name, _done, _total: None,
@@ -120,7 +120,7 @@ def issue(
         out: folder to write to; made if missing.
         challenge: the auditor's nonce in hex.
         days: validity from now.
-        not_after: end of validity, instead of ``days``.
+        supersedes: digest of the payload of the certificate that this one replaces.
         cross_checked: how many forget claims to bound with auto_LiRPA as well.
         effort: how proofs are looked for.
         progress: called with a name, steps done and steps in all.
@@ -155,7 +155,7 @@ def issue(
     if sources.patch_bytes is not None:
         evidence["patch.json"] = sources.patch_bytes
     statement = _statement(sources, base, file, decided, evidence, sets, cross)
-    statement = _dated(statement, challenge, days, not_after)
+    statement = replace(_dated(statement, challenge, days), supersedes=supersedes)
     progress("commitments", 1, 1)
     openings = canonical_json(
         {"formatVersion": 1, **{n: keys[n].hex() if n in keys else None for n in ("forget", "retain")}}
@@ -240,14 +240,11 @@ def _statement(
     )
 
 
-def _dated(statement: Statement, challenge: str | None, days: int, not_after: datetime | None) -> Statement:
-    from dataclasses import replace
-
+def _dated(statement: Statement, challenge: str | None, days: int) -> Statement:
     if days < 1:
         text = f"--days: expected 1 or more, got {days}"
         raise CertifyInputError(text)
-    end = not_after or statement.issued_at + timedelta(days=days)
-    return replace(statement, challenge=challenge, expires_at=end)
+    return replace(statement, challenge=challenge, expires_at=statement.issued_at + timedelta(days=days))
 
 
 def _written(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,7 @@ class LabelledRows:
 
     def flat(self) -> npt.NDArray[np.float32]:
         """The rows flattened: [count, n]."""
-        return self.x.reshape(self.x.shape[0], -1)
+        return self.x.reshape(self.x.shape[0], prod(self.x.shape[1:]))
 
 
 def strict_answers(network: Network, x: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +26,8 @@ from prune_verify.checker.region import Domain, domain_json
 from prune_verify.repair.copies import image_size, shifted_copies
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall, named
 from prune_verify.repair.export import export_patched
-from prune_verify.repair.families import KEY_FILE, Found, Work, find_patch, require_family
+from prune_verify.repair.families import Found, Work, find_patch, require_family
+from prune_verify.repair.output import require_writable, write_files
 from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
 from prune_verify.request import Request, emit_request
 from prune_verify.request_sets import amounts_of, domain_of, fitted, read_sets, require_files
@@ -38,7 +37,6 @@ __all__ = ["repair_command"]
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**30
 COPIES_FILE = "forget.npz"
-_SECRET = (COPIES_FILE, KEY_FILE)
 _RECORD_OPTIONS = ("radius", "retained_radius", "cover", "retain")
 
 
@@ -109,28 +107,6 @@ def _request(work: Work, found: Found, options: argparse.Namespace) -> Request:
         membership_acceptance=model.membership_acceptance,
         band=found.band,
     )
-
-
-def _writable(out: Path) -> None:
-    """Refuse a folder that cannot be written before any work is done."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        text = f"--out {out}: expected a folder that can be written, got: {error.strerror}"
-        raise RepairInputError(text) from None
-
-
-def _write(out: Path, files: dict[str, bytes]) -> None:
-    """Write all files or none: each under another name first."""
-    with tempfile.TemporaryDirectory(prefix=".repair-", dir=out) as name:
-        for file, data in files.items():
-            made = Path(name) / file
-            made.touch(mode=0o600 if file in _SECRET else 0o666)
-            made.write_bytes(data)
-        for file in files:
-            os.replace(Path(name) / file, out / file)  # noqa: PTH105 - replaces, on every system
 
 
 def _unused(options: argparse.Namespace) -> list[str]:
@@ -242,7 +218,7 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
 
     """
     work = _read(options)
-    _writable(options.out)
+    require_writable(options.out)
     found = find_patch(work, options, progress)
     if options.strict:
         _require_few_conflicts(work, found)
@@ -256,7 +232,7 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
     }
     if work.groups is not None and work.forget is not None:
         files[COPIES_FILE] = _npz(work.forget)
-    _write(options.out, files)
+    write_files(options.out, files)
     sizes = [] if result is None else [size.coordinates for size in result.sizes]
     notes = _unused(options)
     data: dict[str, Json] = {

@@ -27,7 +27,7 @@ from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
 from prune_verify.repair.head import head_bounds, with_head
 from prune_verify.repair.threat_model import ThreatModel
 
-__all__ = ["GateSize", "RepairResult", "gamma_of", "repair_box", "repair_class_cap", "require_labels"]
+__all__ = ["GateSize", "RepairResult", "Standing", "gamma_of", "repair_box", "repair_class_cap", "require_labels"]
 
 Progress = Callable[[str, int, int], None]
 _TINY = Fraction(1, 2**126)
@@ -96,6 +96,20 @@ def repair_class_cap(base: Network, classes: tuple[int, ...], model: ThreatModel
 
 
 @dataclass(frozen=True, eq=False)
+class Standing:
+    """Gates of earlier requests, which stay as they are.
+
+    Args:
+        gates: naming rows of the forget set as it is now.
+        checked: bool [retain]: retained records already known to be outside every one of them.
+
+    """
+
+    gates: tuple[Gate, ...]
+    checked: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """The records as tables by column, prepared once for all gates; ``alone``: no ball is to be in two supports."""
 
@@ -120,7 +134,7 @@ def repair_box(
     *,
     classes: tuple[int, ...] = (),
     minimal: float | None = None,
-    alone: bool = False,
+    standing: Standing | None = None,
     progress: Progress = lambda _name, _done, _total: None,
 ) -> RepairResult:
     """Gates for every forget record, under a joint head that the checker's rules accept.
@@ -129,10 +143,11 @@ def repair_box(
         base: the base network.
         forget: the forget set; records of a forgotten class need no gate.
         retain: the retained set.
-        model: the threat model.
+        model: the threat model; with redirect ``non-member`` a gate is to be closed at every other forget record, and
+            not only at those of other labels.
         classes: labels that are forgotten as a class as well.
         minimal: seconds for each gate to look for the fewest coordinates; None: greedy only.
-        alone: a gate is to be closed at every other forget record, and not only at those of other labels.
+        standing: gates of earlier requests; only records that none of them names get new ones.
         progress: called with a name, gates done and gates in all.
 
     Returns:
@@ -148,12 +163,15 @@ def repair_box(
         text = f"the {'forget' if not len(forget.y) else 'retained'} set is empty"
         raise RepairInputError(text)
     start = time.monotonic()
-    rows = _Rows(forget, forget.flat(), Table.of(forget.flat()), Table.of(retain.flat()), alone)
-    gates: list[Gate] = []
-    sizes: list[GateSize] = []
+    rows = _Rows(
+        forget, forget.flat(), Table.of(forget.flat()), Table.of(retain.flat()), model.redirect == "non-member"
+    )
+    gates: list[Gate] = [] if standing is None else list(standing.gates)
+    named = {record for gate in gates for record in gate.records}
+    sizes = [GateSize(len(gate.intervals)) for gate in gates]
     for record in range(len(forget.y)):
         progress("gates", record, len(forget.y))
-        if int(forget.y[record]) in classes or _joined(gates, rows, record, model):
+        if record in named or int(forget.y[record]) in classes or _joined(gates, rows, record, model):
             continue
         gate, size = _gate(rows, record, model, minimal)
         gates.append(gate)
@@ -164,7 +182,7 @@ def repair_box(
     seconds = time.monotonic() - start
     bounds = head_bounds(base, patch.allowed, model.domain, model.arithmetics) if gates else None
     patch = with_head(patch, model.margin, bounds, model.arithmetics)
-    return RepairResult(patch, _conflicts(patch, retain, model), tuple(sizes), seconds)
+    return RepairResult(patch, _conflicts(patch, retain, model, standing), tuple(sizes), seconds)
 
 
 def _joined(gates: list[Gate], rows: _Rows, record: int, model: ThreatModel) -> bool:
@@ -239,10 +257,18 @@ def gamma_of(coordinates: int, gap: Fraction) -> np.float32:
     return round_up((1 + terms * rules.U) / (gap - terms * _TINY))
 
 
-def _conflicts(patch: JointPatch, retain: LabelledRows, model: ThreatModel) -> tuple[int, ...]:
-    """Retained records whose balls are not outside every support, by the checker's own rule."""
-    closed = np.ones(len(retain.y), dtype=np.bool_)
-    if patch.gates:
-        found = rules.separate(patch.gates, retain.flat(), model.retained_radius, model.arithmetics)
-        closed = np.logical_and.reduce([one.closed for one in found.values()])
+def _conflicts(
+    patch: JointPatch, retain: LabelledRows, model: ThreatModel, standing: Standing | None
+) -> tuple[int, ...]:
+    """Retained records whose balls are not outside every support, by the checker's own rule.
+
+    Earlier gates are asked only about the records that have not been checked against them.
+    """
+    closed, flat = np.ones(len(retain.y), dtype=np.bool_), retain.flat()
+    old = 0 if standing is None else len(standing.gates)
+    unchecked = np.arange(len(retain.y)) if standing is None else np.flatnonzero(~standing.checked)
+    for gates, rows in ((patch.gates[:old], unchecked), (patch.gates[old:], np.arange(len(retain.y)))):
+        if gates and len(rows):
+            found = rules.separate(gates, flat[rows], model.retained_radius, model.arithmetics)
+            closed[rows] &= np.logical_and.reduce([one.closed for one in found.values()])
     return tuple(int(i) for i in np.flatnonzero(~closed))

@@ -231,7 +231,8 @@ def repair_non_member(
     """
     start = time.monotonic()
     draws = drawn(redirect, forget)
-    found = repair_box(base, forget, retain, model, minimal=minimal, alone=True, progress=progress)
+    model = replace(model, redirect="non-member")
+    found = repair_box(base, forget, retain, model, minimal=minimal, progress=progress)
     gates = tuple(
         replace(gate, hold=_ends(float(draws[gate.records[0]]), redirect.width)) for gate in found.patch.gates
     )
