@@ -201,7 +201,7 @@ def run_bench(
     """Measure the chain.
 
     Args:
-        what: ``chain``, ``check``, ``prove`` or ``claims``.
+        what: ``chain``, ``check``, ``prove``, ``claims`` or ``repair``.
         data: folder with mnist/ and adult/; digits only when None.
         quick: smaller sizes.
         out: where files go; a temporary folder by default.
@@ -227,6 +227,10 @@ def run_bench(
         if data is None or not (data / needed).is_dir():
             raise BenchError(f"bench {what} needs --data with a folder {needed}/ in it")
         return run(data, quick=quick, out=out, say=say)
+    if what == "repair":
+        from prune_verify.bench_repair import run_bench_repair
+
+        return run_bench_repair(data, quick=quick, out=out, say=say)
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -152,16 +152,10 @@ class Chain:
 
         """
         out = self.folder / name
-        out.mkdir()
         base, patched, certificate = out / "base.onnx", out / "patched.onnx", out / "bench.unlearn.json"
-        base.write_bytes(task.base)
-        for which, rows in sets.items():
-            np.savez(out / f"{which}.npz", x=task.x[rows], y=task.y[rows])
-        data: dict[str, list[str | Path]] = {which: [f"--{which}", out / f"{which}.npz"] for which in sets}
-        both: list[str | Path] = [word for which in sets for word in data[which]]
-        repair, code, said = _timed(["repair", base, *both, *options, "--out", out, "--json"])
-        if code:
-            raise BenchError(f"repair {name} ended with {code}: {said}")
+        repaired, repair = self.repair_only(out, task, sets, options)
+        names = {which: out / f"{which}.npz" for which in sets}
+        both: list[str | Path] = [word for which, path in names.items() for word in (f"--{which}", path)]
         request: list[str | Path] = ["--request", out / "request.json"]
         certify, _, claims = _timed(
             ["certify", base, patched, *request, *both, "--cross-check", "3", "--out", out, "--json"]
@@ -170,7 +164,37 @@ class Chain:
         own: list[str | Path] = ["--trust", self._trust, "--policy", self._policy(out, demanded)]
         words = ["verify", certificate, "--base", base, "--patched", patched, *own, *both, "--json"]
         verify, _, verdict = _timed(words)
-        return Links(repair, certify, verify, json.loads(said), json.loads(claims)["claims"], json.loads(verdict), out)
+        return Links(repair, certify, verify, repaired, json.loads(claims)["claims"], json.loads(verdict), out)
+
+    def repair_only(
+        self, out: Path, task: Task, sets: dict[str, Labels], options: Sequence[str | Path] = ()
+    ) -> tuple[dict[str, Any], Cost]:
+        """Write base and sets to a new folder and repair into it.
+
+        Args:
+            out: the folder.
+            task: base network and rows.
+            sets: rows of ``forget`` and ``retain``; neither for a class request.
+            options: further ones of ``repair``.
+
+        Returns:
+            What ``repair --json`` said, and its cost.
+
+        Raises:
+            BenchError: it did not end with success.
+
+        """
+        out.mkdir()
+        (out / "base.onnx").write_bytes(task.base)
+        both: list[str | Path] = []
+        for which, rows in sets.items():
+            np.savez(out / f"asked-{which}.npz", x=task.x[rows], y=task.y[rows])
+            np.savez(out / f"{which}.npz", x=task.x[rows], y=task.y[rows])
+            both += [f"--{which}", out / f"asked-{which}.npz"]
+        cost, code, said = _timed(["repair", out / "base.onnx", *both, *options, "--out", out, "--json"])
+        if code:
+            raise BenchError(f"repair {out.name} ended with {code}: {said}")
+        return json.loads(said), cost
 
     def _policy(self, out: Path, demanded: tuple[str, str]) -> Path:
         policy, (member, value) = self.folder / "policy.toml", demanded

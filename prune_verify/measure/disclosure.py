@@ -25,7 +25,7 @@ from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.network import Network, Node
 from prune_verify.checker.patch import INPUT, Gate, JointPatch, LearnedPatch, Patch, ShiftPatch
 from prune_verify.checker.patch_json import disclosed
-from prune_verify.checker.rebuild import coordinates_of, difference_network, site_nodes
+from prune_verify.checker.rebuild import coordinates_of, site_nodes
 
 __all__ = ["Disclosure", "disclosure", "reconstructed"]
 
@@ -35,6 +35,7 @@ _RATE = 0.02
 _RIDGE = 1e-2
 _PULL = 1e-3
 _STARTS = 4
+_LEAK = 0.1  # closed gates have no gradient; the attack looks through them
 _RESAMPLES = 2000
 
 
@@ -146,7 +147,7 @@ def reconstructed(
     ends = rows.min(axis=0), rows.max(axis=0)
     means = {int(label): rows[public.y == label].mean(axis=0) for label in np.unique(records.y)}
     if isinstance(patch, LearnedPatch):
-        yield from _of_learned(base, patch, records, public, seed)
+        yield from _of_learned(patch, records, public, seed)
         return
     at_input = isinstance(patch, JointPatch) and patch.sites == (INPUT,)
     network = None if at_input else TorchNetwork(_site_network(base, patch.sites))
@@ -161,17 +162,21 @@ def reconstructed(
 
 
 def _of_learned(
-    base: Network, patch: LearnedPatch, records: LabelledRows, public: LabelledRows, seed: int
+    patch: LearnedPatch, records: LabelledRows, public: LabelledRows, seed: int
 ) -> Iterator[tuple[int, Doubles]]:
     """The input at which the patch lowers a label most, of several starts; the same for all records of a label."""
-    network, rows = TorchNetwork(difference_network(base, patch)), public.flat().astype(np.float64)
+    rows = public.flat().astype(np.float64)
+    layers = [tuple(torch.from_numpy(np.array(one)) for one in layer) for layer in patch.layers]
     ends, rng = (rows.min(axis=0), rows.max(axis=0)), np.random.default_rng(seed)
     for label in np.unique(records.y):
         own = rows[public.y == label]
         starts = [own.mean(axis=0), *own[rng.permutation(len(own))[: _STARTS - 1]]]
 
         def pushed(x: Tensor, label: int = int(label)) -> Tensor:
-            return network(x.reshape(1, *base.input_shape))[0, label]  # type: ignore[no-any-return] # torch
+            value = x
+            for place, (weight, bias) in enumerate(layers):
+                value = weight @ (value if place == 0 else torch.nn.functional.leaky_relu(value, _LEAK)) + bias
+            return value[label]
 
         found = [_ascended(start, ends, pushed) for start in starts]
         with torch.no_grad():

@@ -27,7 +27,16 @@ from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError
 from prune_verify.repair.head import head_bounds, with_head
 from prune_verify.repair.threat_model import ThreatModel
 
-__all__ = ["GateSize", "RepairResult", "Standing", "gamma_of", "repair_box", "repair_class_cap", "require_labels"]
+__all__ = [
+    "GateSize",
+    "RepairResult",
+    "Standing",
+    "gamma_of",
+    "intervals_of",
+    "repair_box",
+    "repair_class_cap",
+    "require_labels",
+]
 
 Progress = Callable[[str, int, int], None]
 _TINY = Fraction(1, 2**126)
@@ -216,7 +225,7 @@ def _gate(rows: _Rows, record: int, model: ThreatModel, minimal: float | None) -
     if minimal is not None:
         chosen, size = _fewest(rows, separation, others, chosen, model, minimal)
     label = int(rows.forget.y[record])
-    return Gate(label, gamma_of(len(chosen), model.distance), _intervals(box, chosen), (record,)), size
+    return Gate(label, gamma_of(len(chosen), model.distance), intervals_of(box, chosen), (record,)), size
 
 
 def _fewest(
@@ -244,7 +253,9 @@ def _fewest(
     return chosen, GateSize(len(chosen), found.lower_bound)
 
 
-def _intervals(box: Box, coordinates: list[int]) -> tuple[Interval, ...]:
+def intervals_of(box: Box, coordinates: list[int]) -> tuple[Interval, ...]:
+    """The box's intervals on some coordinates, ascending; ends beyond the domain restrict nothing and are left out."""
+
     def edge(value: np.float32) -> np.float32 | None:
         return value if np.isfinite(value) else None
 

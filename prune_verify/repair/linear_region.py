@@ -5,7 +5,8 @@ that is off must stay at 0, one that is on must stay above a small edge, so that
 gate is exactly 1 on the region, and nothing dense is stored (one literal per neuron, where the half-spaces over the
 input take n numbers each). A constant is added to the logits there, half of it up for the runner-up and half of it down
 for the label: no additive patch, affine or not, can do with less in the greatest logit (checker.shift_minimality). The
-slope comes from the retained records, and what lies in the region beside the record is a conflict.
+slope comes from the retained records. Those that have the record's own pattern are kept out by a box at the input, on
+as few coordinates as a greedy cover finds; what is near in every coordinate as well is a conflict.
 
 In a convolutional network the pattern is that of the dense layers; the base is then affine in their input only, and the
 shift comes from bounds.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +28,12 @@ import numpy.typing as npt
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.network import Network, canonical_order, evaluate
-from prune_verify.checker.patch import Gate, Interval, ShiftPatch
+from prune_verify.checker.patch import INPUT, Gate, Interval, ShiftPatch
 from prune_verify.checker.rebuild import build
 from prune_verify.checker.relaxation import Hints, crown_intervals, lower_bounds
 from prune_verify.checker.rules import BINARY32
-from prune_verify.repair.box import round_up
+from prune_verify.repair.box import box_around, round_up
+from prune_verify.repair.engine import intervals_of
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall
 from prune_verify.repair.hidden import SiteTable, site_table
 from prune_verify.repair.threat_model import ThreatModel
@@ -118,6 +121,29 @@ def _intervals(table: SiteTable, record: int) -> tuple[Interval, ...]:
         Interval(j, None, np.float32(0)) if low <= 0 else Interval(j, np.float32(low * _EDGE), None)
         for j, low in enumerate(table.low[:, record])
     )
+
+
+def _boxed(record: Floats, others: Floats, model: ThreatModel) -> tuple[tuple[Interval, ...], npt.NDArray[np.float64]]:
+    """Intervals at the input that keep retained balls out of the record's ball, and how far out: float64 [balls].
+
+    Args:
+        record: float32 [n].
+        others: float32 [balls, n]: the centres.
+        model: radii.
+
+    """
+    box = box_around(record, model.radius, model.domain)
+    reach, middle = float(model.radius + model.retained_radius), record.astype(np.float64)
+    apart = (np.abs(others.astype(np.float64) - middle) - reach) * (1 - 2.0**-20)
+    left, chosen = apart.max(axis=1) > _NEAREST, list[int]()
+    wanted = np.where(left, apart.max(axis=1) / 2, np.inf)
+    while left.any():
+        best = int((apart[left] >= wanted[left, np.newaxis]).sum(axis=0).argmax())
+        chosen.append(best)
+        left &= apart[:, best] < wanted
+    intervals = intervals_of(box, chosen)
+    outside = np.maximum(apart[:, chosen], 0).sum(axis=1) if chosen else np.zeros(len(others))
+    return intervals, np.asarray(outside)
 
 
 def _violations(gate: tuple[Interval, ...], retained: SiteTable) -> npt.NDArray[np.float64]:
@@ -221,7 +247,7 @@ def repair_linear_region(
     _require_regions(base, forget, rows, table, model)
     retained = site_table(base, sites, retain.x, model.retained_radius, model)
     near = np.zeros(len(retain.y), dtype=np.bool_)
-    gates, targets = list[Gate](), list[int]()
+    gates, boxes, targets = list[Gate](), list[tuple[Interval, ...]](), list[int]()
     logits = evaluate(base, forget.x[rows]).astype(np.float64)
     for place, row in enumerate(rows):
         progress("regions", place, len(rows))
@@ -230,11 +256,18 @@ def repair_linear_region(
         targets.append(int(rivals.argmax()))
         intervals = _intervals(table, place)
         violations = _violations(intervals, retained)
+        inside = np.flatnonzero(violations <= _NEAREST)
+        box, outside = _boxed(forget.flat()[row], retain.flat()[inside], model)
+        violations[inside] += outside
         near |= violations <= _NEAREST
         apart = violations[violations > _NEAREST]
         slope = round_up(_STEEPER / Fraction(float(apart.min()))) if apart.size else np.float32(1)
+        boxes.append(box)
         gates.append(Gate(label, slope, intervals, (int(row),)))
     progress("regions", len(rows), len(rows))
+    if any(boxes):
+        sites, size = (INPUT, *sites), prod(base.input_shape)
+        gates = [_with_box(gate, box, size) for gate, box in zip(gates, boxes, strict=True)]
     patch = ShiftPatch(base.labels, tuple(gates), sites, np.zeros((len(rows), base.labels), dtype=np.float32))
     patch = _pushed(base, patch, forget.x[rows], targets, model, progress)
     return RegionResult(
@@ -244,6 +277,11 @@ def repair_linear_region(
         tuple(targets),
         time.monotonic() - start,
     )
+
+
+def _with_box(gate: Gate, box: tuple[Interval, ...], size: int) -> Gate:
+    """A gate on the pattern with intervals at the input before it."""
+    return replace(gate, intervals=(*box, *(replace(i, coordinate=i.coordinate + size) for i in gate.intervals)))
 
 
 def _tables(base: Network, sites: tuple[str, ...], x: Floats, model: ThreatModel) -> SiteTable:

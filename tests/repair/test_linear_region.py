@@ -68,6 +68,22 @@ def test_every_record_is_proved_forgotten_and_what_stays_is_close(files, arithme
     assert set(kept.unknowns) <= set(files.found.conflicts)
 
 
+def test_retained_records_of_the_same_pattern_are_kept_out_by_a_box_at_the_input():
+    files = Files(mlp())
+    assert files.found.patch.sites[0] == "input"
+    assert files.found.conflicts == ()
+    size = int(np.prod(files.base.network.input_shape))
+    boxes = [[i for i in gate.intervals if i.coordinate < size] for gate in files.found.patch.gates]
+    assert any(boxes)
+    assert max(map(len, boxes)) < size
+    values = evaluate_all(files.base.network, np.concatenate([files.forget.x, files.retain.x]))
+    signs = [(values[node] > 0) for node in site_nodes(files.base.network, pattern_sites(files.base.network))]
+    pattern = np.concatenate([sign.reshape(len(sign), -1) for sign in signs], axis=1)
+    count = len(files.forget.y)
+    shared = (pattern[count:, np.newaxis] == pattern[np.newaxis, :count]).all(axis=2).any(axis=1)
+    assert shared.any(), "without the box these would be conflicts"
+
+
 def test_the_gate_is_one_on_the_ball_and_the_file_adds_the_shift(files):
     data = export_patched(files.data, files.base, files.found.patch)
     patched, base = (ort.InferenceSession(one) for one in (data, files.data))
