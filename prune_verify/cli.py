@@ -324,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     add_verify_arguments(verify)
     verify.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
     verify.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
+    verify.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
     check = add("check-proof", _check_proof, "check a proof that a VNN-LIB property has no counterexample")
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))

@@ -13,7 +13,7 @@ from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.proof import emit, parse
 from prune_verify.checker.solver import Resolution
-from tests.dishonest_owner import Owner, failure, honest, prepare
+from tests.dishonest_owner import Owner, failure, honest, prepare, run
 
 pytestmark = pytest.mark.prover
 KINDS = ("forget", "forget", "retain_close", "retain_close")
@@ -313,3 +313,21 @@ def test_a_band_that_does_not_hold_is_refused(owner: Owner) -> None:
 
 def _as_band_ends(owner: Owner, lower: str, upper: str) -> None:
     owner.edit(lambda d: d["predicate"]["claims"][1].update(band={"lower": lower, "upper": upper}))
+
+
+def test_the_report_shows_how_the_patch_was_learned(owner: Owner, tmp_path: Path) -> None:
+    folder = owner.folder
+    words = [
+        "verify", folder / "a.unlearn.json", "--base", folder / "base.onnx", "--patched", folder / "patched.onnx",
+        "--trust", folder / "trust.json", "--policy", folder / "policy.toml", "--forget", folder / "forget.npz",
+        "--retain", folder / "retain.npz", "--report", tmp_path / "r.html",
+    ]  # fmt: skip
+    run(*words, "--learning", folder / "learning.json")
+    page = (tmp_path / "r.html").read_text()
+    assert "How the patch was learned" in page
+    assert "it is in no certificate and nothing rests on it" in page
+    assert page.count("<svg") > 0
+    run(*words)
+    assert "How the patch was learned" not in (tmp_path / "r.html").read_text()
+    (tmp_path / "bad.json").write_text("{}")
+    assert "format" in run(*words, "--learning", tmp_path / "bad.json", expected=2)

@@ -29,6 +29,7 @@ from prune_verify.audit.report_evidence import (
     again,
     before_after,
     identity,
+    learned,
     measurements,
     parameters,
     pictures,
@@ -59,6 +60,8 @@ _BODY: tuple[tuple[str, Callable[[ReportData], Html]], ...] = (
     ("The checks that were made", roster),
     ("How to check this again", again),
 )
+_LEARNED: tuple[str, Callable[[ReportData], Html]] = ("How the patch was learned", learned)
+_LEARNED_AT = 7  # after the parameters
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -96,7 +99,8 @@ def render_report(data: ReportData) -> str:
         HTML that loads nothing, runs nothing and prints on A4; the same data give the same text.
 
     """
-    sections = [tag("section", tag("h2", text(heading)), section(data)) for heading, section in _BODY]
+    body_of = [*_BODY[:_LEARNED_AT], _LEARNED, *_BODY[_LEARNED_AT:]] if data.learning else _BODY
+    sections = [tag("section", tag("h2", text(heading)), section(data)) for heading, section in body_of]
     body = tag("body", banner(data), tag("main", reading(data), *sections), _footer(data))
     return "<!doctype html>\n" + tag("html", _head(data), body, lang="en") + "\n"
 

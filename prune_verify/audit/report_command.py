@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+from prune_verify.audit.learning import learning_rows
 from prune_verify.audit.report import write_report
 from prune_verify.audit.report_data import report_data_from_files
 from prune_verify.checker.claim import LabelledRows
@@ -46,10 +48,12 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
     Args:
         path: the HTML file.
         verdict: of the checker.
-        options: the arguments of ``verify``, and ``test``: held-out records for the before-and-after table.
+        options: the arguments of ``verify``; ``test``: held-out records for the before-and-after table; ``learning``:
+            the learning curves of a learned patch.
 
     Raises:
         OSError: the file cannot be written.
+        CheckError: the learning curves are not of their form.
 
     """
     certificate: Path = options.certificate
@@ -85,4 +89,6 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
         _rows(options.test, options),
         shlex.join(words),
     )
+    if options.learning is not None:
+        data = replace(data, learning=learning_rows(_bytes(options.learning), options.learning.name))
     write_report(path, data)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from prune_verify.audit.learning import LearningRow
 from prune_verify.audit.pictures import picture_shape
 from prune_verify.checker.encoding import format_time, parse_json, sha256_hex
 from prune_verify.checker.errors import CheckError
@@ -144,6 +145,7 @@ class ReportData:
         created: when the report was made, ``YYYY-MM-DDTHH:MM:SSZ``.
         notes: what could not be shown, and why.
         title: of the document.
+        learning: looks at the training of a learned patch, as the owner tells them; empty where none were given.
 
     """
 
@@ -160,6 +162,7 @@ class ReportData:
     created: str = ""
     notes: tuple[str, ...] = field(default=())
     title: str = "Report on an unlearning certificate"
+    learning: tuple[LearningRow, ...] = ()
 
 
 def answers(network: Network, x: Floats) -> Labels:

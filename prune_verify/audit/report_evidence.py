@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from prune_verify.audit.learning import learning_picture
 from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text, visible
 from prune_verify.audit.pictures import edge_words, mark_key, picture
 from prune_verify.audit.report_data import Accuracy, PatchSummary, PicturedRecord, ReportData
@@ -26,7 +27,7 @@ from prune_verify.audit.report_values import (
 from prune_verify.audit.wording import percent
 from prune_verify.checker.verdict import Check
 
-__all__ = ["again", "before_after", "identity", "measurements", "parameters", "pictures", "roster"]
+__all__ = ["again", "before_after", "identity", "learned", "measurements", "parameters", "pictures", "roster"]
 
 _NO_MEASUREMENTS = (
     "The certificate states no measurements: membership inference, relearning and disclosure were not measured, "
@@ -183,6 +184,17 @@ def parameters(data: ReportData) -> Html:
         heading = tag("h3", text("What the claims are about"))
         parts += [heading, source(STATED, data), facts("Domain and arithmetic", listed)]
     return joined(parts)
+
+
+def learned(data: ReportData) -> Html:
+    """The curves of a learned patch, where the owner gave them."""
+    if not data.learning:
+        return tag("p", text("No learning curves were given (verify --learning)."))
+    words = (
+        "The owner's own account of the training, from learning.json: it is in no certificate and nothing rests on it. "
+        "The margin and the shares are bounds that training computed on the way; what holds is among the claims above."
+    )
+    return joined([tag("p", text(words)), learning_picture(data.learning)])
 
 
 def identity(data: ReportData) -> Html:
