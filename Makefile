@@ -20,7 +20,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench examples vectors mutate fuzz clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench examples patches vectors mutate fuzz clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -74,6 +74,10 @@ bench: $(STAMP) ## how the chain scales, on full-size data: DATA=$(DATA)
 
 examples: $(STAMP) ## make certs/examples and patches anew (new keys, new digests)
 	PYTHONPATH=. $(BIN)/python certs/make_examples.py
+	PYTHONPATH=. $(BIN)/python certs/make_patches.py
+
+patches: $(STAMP) ## make the reference patches of patches/ anew, for the first example as it is
+	PYTHONPATH=. $(BIN)/python certs/make_patches.py
 
 vectors: $(STAMP) ## make certs/vectors anew: the same bytes, unless what they say has changed
 	PYTHONPATH=. $(BIN)/python certs/make_vectors.py
