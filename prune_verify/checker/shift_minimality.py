@@ -6,7 +6,7 @@ on the ball some |P_j| is at least L, and the greatest number that this gate add
 Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
 P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
 L = (N_y(x) - m(x) + tau) / 2. It is computed in exact rationals. So no affine P does better than a constant one in this
-norm, and none that is not affine either. The logits of a float32 program may be others: the rule is for the reals alone.
+norm, and none that is not affine either. A float32 program may have other logits: the rule is for the reals alone.
 
 The evidence is canonical JSON: {"formatVersion":1,"points":[BASE64,..]}: for each gate the float32 numbers of its
 point.

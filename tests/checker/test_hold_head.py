@@ -1,4 +1,7 @@
-"""Gates that hold a margin: rules hold_head and hold_within, a row per side condition, z3 over the reals, float32 rows."""
+"""Gates that hold a margin: rules hold_head and hold_within, a row per side condition, float32 rows, and the claims.
+
+The rules over the reals: tests/properties/test_hold_and_shift_z3.py.
+"""
 
 from __future__ import annotations
 
@@ -123,92 +126,6 @@ def test_a_gate_without_ends_holds_nothing() -> None:
     with pytest.raises(ProofError) as refused:
         rules.hold_within(replace(GATES[0], hold=None), (Fraction(0), Fraction(1)), Z, REAL)
     assert refused.value.path == "patch.json/gates"
-
-
-# --- z3 over the reals: one label with two gates, one with a gate, one without ---
-
-
-class Symbols:
-    """The head of MATHS 3.2 with gates that hold, symbolic; ``owner`` says whose label each gate is."""
-
-    def __init__(self, *, slack: str = "R + 2H", ordered: bool = True) -> None:
-        self.z3 = z3 = pytest.importorskip("z3")
-        self.owner = (0, 0, 1)
-        count, gates = 3, len(self.owner)
-        self.z, self.g, self.low, self.high = (
-            [z3.Real(f"{name}{i}") for i in range(n)] for name, n in (("z", count), ("g", gates), ("low", gates), ("high", gates))
-        )  # fmt: skip
-        k, spread, most = z3.Reals("K R H")
-        self.out = [self._held(y, k) for y in range(count)]
-        self.conditions = [z3.And(g >= 0, g <= 1) for g in self.g]
-        self.conditions += [a - b <= spread for a in self.z for b in self.z]
-        self.conditions += [z3.And(-most <= end, end <= most) for end in (*self.low, *self.high)]
-        self.conditions.append(k >= {"R + 2H": spread + 2 * most, "R + H": spread + most, "2H": 2 * most}[slack])
-        self.conditions += [low <= high for low, high in zip(self.low, self.high, strict=True)] if ordered else []
-
-    def _most(self, values: list) -> object:
-        found = values[0]
-        for value in values[1:]:
-            found = self.z3.If(value > found, value, found)
-        return found
-
-    def _rival(self, values: list, y: int) -> object:
-        return self._most([value for j, value in enumerate(values) if j != y])
-
-    def _held(self, y: int, k: object) -> object:
-        own = [i for i, label in enumerate(self.owner) if label == y]
-        best = self._rival(self.z, y)
-        if not own:
-            return self.z[y]
-        upper = -self._most([-(best + self.high[i]) - k * (1 - self.g[i]) for i in own])
-        lower = self._most([best + self.low[i] - k * (1 - self.g[i]) for i in own])
-        return self._most([self.z3.If(self.z[y] < upper, self.z[y], upper), lower])
-
-    def refute(self, values: tuple[object, ...], conclusion: object) -> str:
-        solver = self.z3.Solver()
-        solver.set("timeout", 60_000)
-        gates = [g == value for g, value in zip(self.g, values, strict=True) if value is not None]
-        solver.add(*self.conditions, *gates, self.z3.Not(conclusion))
-        return str(solver.check())
-
-    def kept(self) -> object:
-        return self.z3.And([a == b for a, b in zip(self.out, self.z, strict=True)])
-
-    def held(self, place: int) -> object:
-        y = self.owner[place]
-        margin = self.out[y] - self._rival(self.out, y)
-        return self.z3.And(self.low[place] <= margin, margin <= self.high[place])
-
-
-@pytest.mark.prover
-def test_closed_gates_keep_every_logit_and_one_alone_holds() -> None:
-    head = Symbols()
-    assert head.refute((0, 0, 0), head.kept()) == "unsat"
-    for place in range(3):
-        alone = tuple(int(i == place) for i in range(3))
-        assert head.refute(alone, head.held(place)) == "unsat"
-        others = head.z3.And([head.out[j] == head.z[j] for j in range(3) if j != head.owner[place]])
-        assert head.refute(alone, others) == "unsat"
-    assert head.refute((None, None, 0), head.out[1] == head.z[1]) == "unsat"  # a label with closed gates, anyhow
-
-
-@pytest.mark.prover
-@pytest.mark.parametrize(
-    ("sentence", "made", "gates"),
-    [
-        ("K of R + H: the closed gate of the label pulls", {"slack": "R + H"}, (1, 0, 0)),
-        ("K of 2 H: the closed gates change the logit", {"slack": "2H"}, (0, 0, 0)),
-        ("ends in the wrong order", {"ordered": False}, (1, 0, 0)),
-        ("a gate that is not quite open", {}, (None, 0, 0)),
-        ("another gate of the label open too", {}, (1, 1, 0)),
-        ("another gate of the label half open", {}, (1, None, 0)),
-        ("a gate of a rival open too", {}, (1, 0, 1)),
-    ],
-)
-def test_without_a_side_condition_there_is_a_counterexample(sentence: str, made: dict, gates: tuple) -> None:
-    head = Symbols(**made)
-    conclusion = head.held(0) if gates[0] != 0 else head.kept()
-    assert head.refute(gates, conclusion) == "sat", sentence
 
 
 # --- float32 rows ---
