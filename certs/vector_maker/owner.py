@@ -52,7 +52,8 @@ from prune_verify.signing import PrivateKey, public_half
 
 __all__ = [
     "AT_TIME", "CERTIFICATE", "DOMAIN", "LABELS", "RADIUS", "RETAINED_RADIUS", "SIZE", "Chain", "base_model",
-    "claims_of", "gates_of", "head_of", "key", "npz", "policy", "scores", "sets", "sign", "statement_of_claim", "trust", "write",
+    "claims_of", "gates_of", "head_of", "key", "npz", "policy", "scores", "sets", "sign", "statement_of_claim",
+    "trust", "write",
 ]  # fmt: skip
 
 F = np.float32
