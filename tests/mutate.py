@@ -24,7 +24,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _KERNEL = ("tests/checker/test_relaxation.py", "tests/checker/test_trees.py", "tests/checker/test_exact.py")
 TESTS = {
-    "rules": ("tests/checker/test_rules.py",),
+    "rules": ("tests/checker/test_rules.py", "tests/checker/test_hold_head.py", "tests/checker/test_sites.py"),
+    "rebuild": (
+        "tests/checker/test_hold_head.py",
+        "tests/checker/test_forged_patches.py",
+        "tests/checker/test_sites.py",
+        "tests/checker/test_rules.py",
+    ),
+    "sites": ("tests/checker/test_sites.py",),
+    "shift_minimality": ("tests/checker/test_shift_minimality.py",),
     "interval": ("tests/checker/test_interval.py", "tests/adversary/test_flushed_and_rewritten.py", *_KERNEL[:1]),
     "relaxation": _KERNEL,
     "relaxation_rules": (
