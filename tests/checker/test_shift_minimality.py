@@ -149,13 +149,22 @@ def test_a_point_counts_in_the_ball_only(sentence: str, point: np.ndarray | None
     assert found.proved == proved, sentence
 
 
-@pytest.mark.parametrize(("corner", "proved"), [(F32(0), 1), (np.nextafter(F32(0), F32(-1)), 0), (F32(-0.01), 0)])
-def test_a_point_beyond_the_domain_does_not_count(corner: np.float32, proved: int) -> None:
-    """The ball is cut to D: a corner of the ball outside of D says nothing."""
-    centre = np.array([[0.01, 0.5, 0.5, 0.5, 0.5]], F32)
+@pytest.mark.parametrize(
+    ("centre", "corner", "proved"),
+    [
+        (0.01, F32(0), 1),
+        (0.01, np.nextafter(F32(0), F32(-1)), 0),
+        (0.01, F32(-0.01), 0),
+        (0.99, F32(1), 1),
+        (0.99, np.nextafter(F32(1), F32(2)), 0),
+    ],
+)
+def test_a_point_beyond_the_domain_does_not_count(centre: float, corner: np.float32, proved: int) -> None:
+    """The ball is cut to D, whose ends belong to it: a corner of the ball outside of D says nothing."""
+    row = np.array([[centre, 0.5, 0.5, 0.5, 0.5]], F32)
     zero = patch(F32(0))
-    at = Problem(BASE, build(BASE, zero), zero, DOMAIN, forget=LabelledRows(centre, LABELS[:1]))
-    point = centre.copy()
+    at = Problem(BASE, build(BASE, zero), zero, DOMAIN, forget=LabelledRows(row, LABELS[:1]))
+    point = row.copy()
     point[0, 0] = corner
     assert decide_shift_minimality(at, replace(CLAIM, margin=Fraction(1000)), emit_points(point), "p").proved == proved
 
