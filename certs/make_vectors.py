@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from certs.vector_maker import envelopes, foreign, materials, networks, proofs, statements, texts
+from certs.vector_maker import envelopes, foreign, materials, networks, proofs, sites, statements, texts
 from certs.vector_maker.cases import Case, Group
 from certs.vector_maker.expressions import described
 from certs.vector_maker.owner import CERTIFICATE, Chain, structural
@@ -41,6 +41,9 @@ GROUPS = [
     ),
     Group("proofs", "base/learned", proofs.CASES, proofs.NOTES),
     Group("networks of foreign making", "base/foreign", foreign.CASES, foreign.NOTES),
+    Group("gates at hidden outputs", "base/hidden", sites.HIDDEN_CASES, sites.NOTES),
+    Group("gates that hold margins", "base/held", sites.HELD_CASES, {}),
+    Group("shifts", "base/shift", sites.SHIFT_CASES, {}),
 ]
 
 
@@ -52,6 +55,9 @@ def chains() -> dict[str, Chain]:
         "base/class": structural("class", (3,)),
         "base/learned": proofs.learned(),
         "base/foreign": foreign.foreign(),
+        "base/hidden": sites.hidden(),
+        "base/held": sites.held(),
+        "base/shift": sites.shift(),
     }
 
 

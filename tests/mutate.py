@@ -24,7 +24,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _KERNEL = ("tests/checker/test_relaxation.py", "tests/checker/test_trees.py", "tests/checker/test_exact.py")
 TESTS = {
-    "rules": ("tests/checker/test_rules.py",),
+    "rules": ("tests/checker/test_rules.py", "tests/checker/test_hold_head.py", "tests/checker/test_sites.py"),
+    "rebuild": (
+        "tests/checker/test_hold_head.py",
+        "tests/checker/test_forged_patches.py",
+        "tests/checker/test_sites.py",
+        "tests/checker/test_rules.py",
+    ),
+    "sites": ("tests/checker/test_sites.py", "tests/checker/test_deep_sites.py"),
+    "shift_minimality": ("tests/checker/test_shift_minimality.py",),
     "interval": ("tests/checker/test_interval.py", "tests/adversary/test_flushed_and_rewritten.py", *_KERNEL[:1]),
     "relaxation": _KERNEL,
     "relaxation_rules": (
@@ -69,6 +77,9 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("minimality", "for row, j in zip(*np.nonzero((np.abs(above - bar) <= window) | (np.abs(below - bar) < window)), strict=True):"): _NEAR,
     ("minimality", "for row, j in zip(*np.nonzero((np.abs(above - bar) < window) | (np.abs(below - bar) <= window)), strict=True):"): _NEAR,
     ("trees", "if not 0 <= first < len(nodes) or nodes[first].op != 'Relu' or (not 0 <= second < prod(nodes[first].shape)):"): "node 0 is the input and no Relu",
+    ("sites", "if sign >= 0:"): "sign is 1 or -1",
+    ("sites", "if self.base.nodes[index].op == 'Input' and (not elements.size):"): "what is known of the input is exact, and a walk of nothing narrows nothing",
+    ("sites", "step = max(1, _CELLS // (len(self._chosen()) * min((prod(node.shape) for node in self._first().nodes))))"): "batches of another size",
     ("rules", "closed = total > bar"): "what equals the bar is looked at exactly, with the same answer",
     ("rules", "close = np.flatnonzero(~closed & (total > bar * (1 - 2.0 ** -40)))"): "the window is a choice; nothing lies on its edge that the rule would accept",
 }  # fmt: skip

@@ -35,6 +35,7 @@ from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch import Gate, Interval, JointPatch, Patch
 from prune_verify.checker.patch_json import PatchFile, emit_patch
 from prune_verify.checker.policy import ROLES, TrustedKey, TrustStore, default_policy_text, emit_trust
+from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records, canonical_records
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
@@ -51,7 +52,8 @@ from prune_verify.signing import PrivateKey, public_half
 
 __all__ = [
     "AT_TIME", "CERTIFICATE", "DOMAIN", "LABELS", "RADIUS", "RETAINED_RADIUS", "SIZE", "Chain", "base_model",
-    "claims_of", "gates_of", "head_of", "key", "npz", "policy", "sets", "sign", "statement_of_claim", "trust", "write",
+    "claims_of", "gates_of", "head_of", "key", "npz", "policy", "scores", "sets", "sign", "statement_of_claim",
+    "trust", "write",
 ]  # fmt: skip
 
 F = np.float32
@@ -160,9 +162,14 @@ def _perceptron() -> npt.NDArray[np.int64]:
     return weights
 
 
+def scores() -> npt.NDArray[np.float64]:
+    """The weights of the base's scores [labels, inputs]: multiples of 2^-7."""
+    return _perceptron() * _SCALE
+
+
 def base_model() -> onnx.ModelProto:
     """The base network: two ``Gemm`` with a ``Relu`` between them."""
-    weights = (_perceptron() * _SCALE).astype(np.float32)
+    weights = scores().astype(np.float32)
     first = np.concatenate([weights, -weights])
     second = np.concatenate([np.eye(LABELS), -np.eye(LABELS)], axis=1).astype(np.float32)
     nodes = [
@@ -339,11 +346,11 @@ class Chain:
         """Another patch: file, network, digests and summary agree, signed; the claims stay as they were."""
         base_bytes = self.files["base.onnx"]
         base = load_network(base_bytes, "base.onnx")
-        file = PatchFile(patch, base.network.digest())
-        content = emit_patch(file, SIZE)
+        file, size = PatchFile(patch, base.network.digest()), coordinates_of(base.network, patch)
+        content = emit_patch(file, size)
         self.swap("evidence/patch.json", content)
         self.swap("patched.onnx", export_patched(base_bytes, base, patch))
-        summary = summary_of(file, sha256_hex(content), SIZE)
+        summary = summary_of(file, sha256_hex(content), size)
         document = self.statement()
         document["predicate"]["patch"] = {
             "sha256": summary.sha256, "family": summary.family, "gates": summary.gates,
@@ -374,8 +381,8 @@ def write(
 
     """
     base = load_network(base_bytes, "base.onnx")
-    file = PatchFile(patch, base.network.digest())
-    content = emit_patch(file, SIZE)
+    file, size = PatchFile(patch, base.network.digest()), coordinates_of(base.network, patch)
+    content = emit_patch(file, size)
     evidence = evidence if withheld else {"patch.json": content} | evidence
     patched = export_patched(base_bytes, base, patch)
     commitments: dict[str, SetCommitment | None] = {"forget": None, "retain": None}
@@ -402,7 +409,7 @@ def write(
         base_name="base.onnx",
         base_sha256=sha256_hex(base_bytes),
         base_network=base.network.digest(),
-        patch=None if withheld else summary_of(file, sha256_hex(content), SIZE),
+        patch=None if withheld else summary_of(file, sha256_hex(content), size),
         domain=DOMAIN,
         arithmetics=ARITHMETICS,
         encoding_sha256=None,

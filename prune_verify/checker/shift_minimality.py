@@ -3,11 +3,11 @@
 In words: let a patch of the form N + P make label y lose by at least tau on the ball of a gate's record. Then somewhere
 on the ball some |P_j| is at least L, and the greatest number that this gate adds to a logit is at most L / (1 - 2^-10).
 
-Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y +
-tau, so that P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of
-|P_j|, |P_y| is at least half of it: L = (N_y(x) - m(x) + tau) / 2, or 0 where that is more. It is
-computed in exact rationals. So no affine P does better than a constant one in this norm, and none
-that is not affine either.
+Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
+P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
+L = (N_y(x) - m(x) + tau) / 2, or 0 where that is more. It is computed in exact rationals. So no affine P does better
+than a constant one in this norm, and none that is not affine either. A float32 program may have other logits: the rule
+is for the reals alone.
 
 The evidence is canonical JSON: {"formatVersion":1,"points":[BASE64,..]}: for each gate the float32 numbers of its
 point.
@@ -29,6 +29,7 @@ from prune_verify.checker.encoding import Members, canonical_json, parse_base64,
 from prune_verify.checker.errors import MalformedInputError, ProofError, UnsupportedVersionError
 from prune_verify.checker.network import evaluate_exact
 from prune_verify.checker.patch import Gate, ShiftPatch
+from prune_verify.checker.rules import REAL
 
 __all__ = ["decide_shift_minimality", "emit_points"]
 
@@ -82,11 +83,13 @@ def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: s
         How many gates are proved to shift no more than any additive patch has to, up to the factor.
 
     Raises:
-        CheckError: the evidence is malformed, or the patch is of another family.
+        CheckError: the evidence is malformed, the patch is of another family, or the claim not over the reals.
 
     """
     if claim.kind != "minimality":
         raise UnsupportedVersionError(f"claim {claim.kind}", "method", "shift-point for minimality only", claim.method)
+    if claim.arithmetic != REAL:  # the logits of the float32 program may be others, and a smaller shift enough for it
+        raise UnsupportedVersionError(f"claim {claim.kind}", "arithmetic of method shift-point", REAL, claim.arithmetic)
     patch = problem.additive_patch()
     if not isinstance(patch, ShiftPatch):
         raise ProofError("patch.json/family", "method shift-point", "linear-region", patch.family)

@@ -143,12 +143,28 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
             run.open(f"claim {item.id}", "SKIP", f"{_phrase(item)}: {reason}", DATA_MISSING)
             continue
         say(f"claim {item.id}: {_phrase(item)}")
+        _require_forgotten(item.id, item.claim, statement)
         outcome = _DECIDES[item.claim.method](problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
         _compare(item, outcome)
         outcomes[item.id] = outcome
         _note(run, item, outcome)
         _resolve(run, item, problem, outcome, say)
     return outcomes
+
+
+def _require_forgotten(name: str, claim: Claim, statement: Statement) -> None:
+    """A least shift is least among patches that forget by the margin on the ball, so a claim F says that this one does.
+
+    For a larger ball or margin than the patch is for, any shift would be a least one.
+    """
+    if claim.method != "shift-point" or claim.radius is None or claim.margin is None:
+        return
+    for other in (item.claim for item in statement.claims if item.claim.kind == "forget"):
+        radius, margin = other.radius, other.margin
+        if radius is not None and radius >= claim.radius and margin is not None and margin >= claim.margin:
+            return
+    expected = f"radius {format_decimal(claim.radius)} and margin {format_decimal(claim.margin)} or more"
+    raise ProofError(f"predicate/claims/{name}", "least shift: a claim forget beside it", expected, "no such claim")
 
 
 def _phrase(item: ClaimStatement) -> str:

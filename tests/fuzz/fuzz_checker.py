@@ -27,8 +27,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prune_verify.checker.claim import Problem
+    from prune_verify.checker.network import Network
+    from prune_verify.checker.patch import Patch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
@@ -122,6 +129,59 @@ def _patch(data: bytes) -> None:
     found = parse_patch(data, "patch.json")
     require_disclosed(data, "patch.json", found.patch, 64)
     _kept(emit_patch(found, 64), data)
+    _rebuilt(found.patch)
+
+
+def _small_base(labels: int) -> Network:
+    """64 inputs, a ReLU of 64 neurons, and logits."""
+    import numpy as np
+
+    from prune_verify.checker.network import Network, Node
+
+    def linear(source: int, out: int) -> Node:
+        return Node("Linear", (source,), (out,), {"axis": (-1,)}, {"weight": np.eye(out, 64, dtype=np.float32)})
+
+    return Network((Node("Input", (), (64,)), linear(0, 64), Node("Relu", (1,), (64,)), linear(2, labels)), 3)
+
+
+def _rebuilt(patch: Patch) -> None:
+    """What is read can be built on a base that it fits, or is refused; the network keeps its outputs' shape."""
+    from prune_verify.checker.rebuild import build, coordinates_of
+
+    base = _small_base(min(patch.labels, 64))
+    coordinates_of(base, patch)
+    if build(base, patch).output_shape != base.output_shape:
+        raise BrokenPromiseError
+
+
+@cache
+def _shifted() -> Problem:
+    """A shift of 1 around the input 0 of the small base."""
+    from fractions import Fraction
+
+    import numpy as np
+
+    from prune_verify.checker.claim import LabelledRows, Problem
+    from prune_verify.checker.patch import Gate, Interval, ShiftPatch
+    from prune_verify.checker.rebuild import build
+    from prune_verify.checker.region import Domain
+
+    gate = Gate(0, np.float32(1), (Interval(0, None, np.float32(1)),), (0,))
+    patch, base = ShiftPatch(2, (gate,), ("relu-0",), np.ones((1, 2), np.float32)), _small_base(2)
+    rows = LabelledRows(np.zeros((1, 64), np.float32), np.zeros(1, np.int64))
+    return Problem(base, build(base, patch), patch, Domain((Fraction(0),), (Fraction(1),)), forget=rows)
+
+
+def _points(data: bytes) -> None:
+    """The evidence of least shifts; on that ball L is at most 9/16."""
+    from fractions import Fraction
+
+    from prune_verify.checker.claim import Claim
+    from prune_verify.checker.shift_minimality import decide_shift_minimality
+
+    claim = Claim("minimality", "real", "shift-point", radius=Fraction(1, 8), margin=Fraction(1))
+    if decide_shift_minimality(_shifted(), claim, data, "points").proved:
+        raise BrokenPromiseError
 
 
 def _openings(data: bytes) -> None:
@@ -146,7 +206,7 @@ def _public_key(data: bytes) -> None:
 
 
 DOCUMENTS: tuple[Callable[[bytes], None], ...] = (
-    _json, _envelope, _statement, _policy, _trust, _patch, _openings, _encoding, _public_key,
+    _json, _envelope, _statement, _policy, _trust, _patch, _openings, _encoding, _public_key, _points,
 )  # fmt: skip
 
 
@@ -236,7 +296,31 @@ def document_seeds() -> list[bytes]:
     ]
     head = {"baseNetwork": "ab" * 32, "family": "learned", "formatVersion": 1, "labels": 2, "site": "input"}
     pairs.append((_patch, canonical(head | {"layers": layers})))
+    pairs += [(_patch, canonical(one)) for one in _patches_at_sites(head | {"conflicts": []})]
+    point = base64.b64encode(bytes(256)).decode()
+    pairs.append((_points, canonical({"formatVersion": 1, "points": [point]})))
     return sorted({bytes([DOCUMENTS.index(run)]) + data for run, data in pairs})
+
+
+def _patches_at_sites(head: dict[str, Any]) -> list[dict[str, Any]]:
+    """Gates at a hidden site, gates that hold margins, and a shift."""
+    zero, one = "00000000", "3f800000"
+    gate = {"label": 1, "gamma": one, "intervals": [[2, zero, one], [63, None, one]], "records": [0]}
+    joint = head | {"family": "box", "forgottenClasses": [], "tau": one, "shift": one, "slack": one, "gates": [gate]}
+    bits = 32 * 3 + 2 * 6
+    held = {"tau": zero, "shift": zero, "gates": [gate | {"hold": ["bf800000", one]}]}
+    shift = {name: value for name, value in head.items() if name != "conflicts"} | {"family": "linear-region"}
+    return [
+        joint | {"site": ["relu-0"], "disclosed": {"coordinates": 2, "bits": bits}},
+        joint | held | {"disclosed": {"coordinates": 2, "bits": bits + 64}},
+        shift
+        | {
+            "site": ["relu-0"],
+            "gates": [gate],
+            "shifts": base64.b64encode(b"\x00\x00\x80\x3f" * 2).decode(),
+            "disclosed": {"coordinates": 2, "bits": bits + 64},
+        },
+    ]
 
 
 def proof_seeds() -> list[bytes]:
