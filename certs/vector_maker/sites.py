@@ -232,6 +232,11 @@ def _first(**changed: object) -> Build:
     return _deployed(lambda p: replace(p, gates=(replace(p.gates[0], **changed), *p.gates[1:])))
 
 
+def _both(first: Build, second: Build) -> Build:
+    """One change after the other."""
+    return lambda chain: second(first(chain))
+
+
 def _hex(value: float) -> str:
     return format_binary32(F(value))
 
@@ -349,7 +354,9 @@ HELD_CASES = [
     Case("Hold", "tau beside gates that hold", _member(tau=_hex(0.125)), refused("MALFORMED", f"{_PATCH}/gates")),
     Case("Hold", "a band that ends just above what an end may round to", _claims(0, band={"lower": "-2.25", "upper": "2.5"}), refused("PROOF", _COUNTS.format(1))),
     Case("Hold", "the same band over the reals: exact", _claims(1, band={"lower": "-2", "upper": "2.5"}), OK),
-    Case("Hold", "a band of nothing", _claims(0, 1, band=None), refused("PROOF", "claim band")),
+    Case("Hold", "no band: each gate's own ends, which are narrower than the policy's band", _claims(0, 1, band=None), OK),
+    Case("Hold", "no band, and ends wider apart than the policy's band", _both(_first(hold=(F(-3), F(3))), _claims(0, 1, band=None)), refused("POLICY", "predicate/claims/C1/band")),
+    Case("Hold", "a band of nothing beside no gates that hold", _both(_claims(0, 1, band=None), _deployed(lambda p: replace(p, tau=F(0.125), shift=F(64), slack=F(256), gates=tuple(replace(g, hold=None) for g in p.gates)))), refused("PROOF", "claim band")),
     Case("Hold", "a band that is wider than the policy's", _claims(0, 1, band={"lower": "-3", "upper": "3"}), refused("POLICY", "predicate/claims/C1/band")),
     Case("Hold", "the label is said to lose where its margin is held", _claims(0, 1, kind="forget", band=None, margin="0.05"), refused("PROOF", "claim forget")),
     Case("Hold", "a record of another label than its gate", _first(label=2), refused("PROOF", _COUNTS.format(1))),

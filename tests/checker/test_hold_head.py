@@ -366,11 +366,19 @@ def test_what_is_not_held_is_unknown(
     assert decide(_problem(patch, forget), _claim("band", **changed)).unknowns == unknowns, sentence
 
 
+def test_without_a_band_the_claim_speaks_of_each_gates_own_ends() -> None:
+    outcome = decide(_problem(_patch(8.5)), _claim("band", band=None))
+    stated = decide(_problem(_patch(8.5)), _claim("band"))
+    assert outcome.unknowns == stated.unknowns
+    swapped = replace(_patch(8.5), gates=ends(0.75, 0.25).gates)
+    with pytest.raises(ProofError):
+        decide(_problem(swapped), _claim("band", band=None))
+
+
 REFUSED = [
     ("K that is too small for D", replace(_patch(8.5), slack=F32(21)), _claim("band"), "patch.json/slack"),
     ("K that is too small for D, RX", replace(_patch(8.5), slack=F32(21)), _claim("retain_exact"), "patch.json/slack"),
     ("ends swapped", replace(_patch(8.5), gates=ends(0.75, 0.25).gates), _claim("band"), "patch.json/gates/1/hold"),
-    ("no band", _patch(8.5), _claim("band", band=None), "claim band"),
     ("no radius", _patch(8.5), _claim("band", radius=None), "claim band"),
     ("forgetting by a head that holds", _patch(8.5), _claim("forget", margin=Fraction(1, 8)), "claim forget"),
     ("logits named where all are kept", _patch(8.5), _claim("retain_exact", logits=(0, 1)), "claim retain_exact/logits"),
