@@ -193,7 +193,7 @@ class Chain:
             both += [f"--{which}", out / f"asked-{which}.npz"]
         cost, code, said = _timed(["repair", out / "base.onnx", *both, *options, "--out", out, "--json"])
         if code:
-            raise BenchError(f"repair {out.name} ended with {code}: {said}")
+            raise BenchError(f"repair {out.name} ended with {code}: {said[:400]}")
         return json.loads(said), cost
 
     def _policy(self, out: Path, demanded: tuple[str, str]) -> Path:

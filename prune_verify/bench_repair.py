@@ -140,8 +140,11 @@ def _classes(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     of = np.flatnonzero(bench.task.y == label)
     others = np.flatnonzero(bench.task.y != label)
     folder = chain.folder / f"{bench.task.name}-concept"
-    options = ("--family", "learned", "--concept", "--radius", "0.02", "--retained-radius", "0.01")
-    found, spent = chain.repair_only(folder, bench.task, {"forget": of[:2000], "retain": others[:20000]}, options)
+    options = (
+        *("--family", "learned", "--concept", "--margin", "0.5"),
+        *("--radius", "0.02", "--retained-radius", "0.01"),
+    )
+    found, spent = chain.repair_only(folder, bench.task, {"forget": of, "retain": others}, options)
     yield _class_row(
         bench,
         folder,

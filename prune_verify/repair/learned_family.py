@@ -31,7 +31,8 @@ def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[st
     Raises:
         RepairInputError: a domain or an option that training cannot use.
         InfeasiblePatchError: a forget record not shown to be forgotten (``--concept`` asks it of a sample,
-            so that a share of it is a result and no failure), or over a quarter of the retained balls not within delta.
+            so that a share of it is a result and no failure), or over a quarter of the retained balls not within delta,
+            or with ``--concept`` not shown to keep their answer.
 
     """
     if not work.model.domain.uniform:
@@ -45,7 +46,8 @@ def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[st
     banded = imitates and not options.concept
     short = _shortfalls(work, trained, _BAND if banded else None)
     missed = [one for one in short if one.of == "forget" and not options.concept]
-    few = 1 - trained.within(work.model.delta) > MOST_LOST
+    kept = trained.answers_kept() if options.concept else trained.within(work.model.delta)
+    few = kept is None or 1 - kept > MOST_LOST
     if missed or few or (options.strict and short):
         text = "training did not reach the threat model: a smaller radius or margin, or a larger delta, may help"
         raise InfeasiblePatchError(text, shortfalls=short)
@@ -54,9 +56,11 @@ def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[st
         f"trained for {trained.steps} steps; by bounds {100 * trained.forgotten(model.margin):.4g} % of forget balls "
         f"have the margin and {100 * trained.within(model.delta):.4g} % of retained balls stay within delta"
     )
+    if options.concept:
+        note += f"; of some of them, {100 * (kept or 0.0):.4g} % keep the base's answer"
     return Found(
         trained.patch,
-        ("band" if banded else "forget", "retain_close"),
+        ("band" if banded else "forget", "retain_label" if options.concept else "retain_close"),
         notes=(note,),
         files={"learning.json": canonical_json(learning_json(trained.curves))},
         shortfalls=tuple(short),
