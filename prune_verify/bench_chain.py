@@ -21,7 +21,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BATCHES", "BenchError", "Chain", "Cost", "Links", "Task", "accuracy_of", "answers_of", "latency_of"]
+__all__ = [
+    "BATCHES",
+    "BenchError",
+    "Chain",
+    "Cost",
+    "Links",
+    "Task",
+    "accuracy_of",
+    "answers_of",
+    "latency_of",
+    "timed",
+]
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float32]
@@ -95,7 +106,7 @@ class Links:
         return f"{self.verdict['verdict']} {self.verdict['code']}"
 
 
-def _timed(words: Sequence[str | Path]) -> tuple[Cost, int, str]:
+def timed(words: Sequence[str | Path]) -> tuple[Cost, int, str]:
     """Run one verb in a process of its own: cost, exit code, standard output."""
     command = [sys.executable, "-m", "prune_verify.cli", *(str(word) for word in words)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
@@ -119,9 +130,9 @@ class Chain:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._key, self._trust = folder / "owner", folder / "trust.json"
-        _timed(["keygen", "--out", self._key])
-        _timed(["trust", "init", self._trust])
-        _timed(["trust", "add", self._trust, "--key", f"{self._key}.pub", "--role", "prover", "--name", "bench"])
+        timed(["keygen", "--out", self._key])
+        timed(["trust", "init", self._trust])
+        timed(["trust", "add", self._trust, "--key", f"{self._key}.pub", "--role", "prover", "--name", "bench"])
         policy = folder / "policy.toml"
         text = policy.read_text()
         text = text.replace("max_conflicts = 0", "max_conflicts = 1000000")
@@ -157,13 +168,13 @@ class Chain:
         names = {which: out / f"{which}.npz" for which in sets}
         both: list[str | Path] = [word for which, path in names.items() for word in (f"--{which}", path)]
         request: list[str | Path] = ["--request", out / "request.json"]
-        certify, _, claims = _timed(
+        certify, _, claims = timed(
             ["certify", base, patched, *request, *both, "--cross-check", "3", "--out", out, "--json"]
         )
-        _timed(["sign", out / "statement.json", "--key", f"{self._key}.key", "--out", certificate])
+        timed(["sign", out / "statement.json", "--key", f"{self._key}.key", "--out", certificate])
         own: list[str | Path] = ["--trust", self._trust, "--policy", self._policy(out, demanded)]
         words = ["verify", certificate, "--base", base, "--patched", patched, *own, *both, "--json"]
-        verify, _, verdict = _timed(words)
+        verify, _, verdict = timed(words)
         return Links(repair, certify, verify, repaired, json.loads(claims)["claims"], json.loads(verdict), out)
 
     def repair_only(
@@ -191,7 +202,7 @@ class Chain:
             np.savez(out / f"asked-{which}.npz", x=task.x[rows], y=task.y[rows])
             np.savez(out / f"{which}.npz", x=task.x[rows], y=task.y[rows])
             both += [f"--{which}", out / f"asked-{which}.npz"]
-        cost, code, said = _timed(["repair", out / "base.onnx", *both, *options, "--out", out, "--json"])
+        cost, code, said = timed(["repair", out / "base.onnx", *both, *options, "--out", out, "--json"])
         if code:
             raise BenchError(f"repair {out.name} ended with {code}: {said[:400]}")
         return json.loads(said), cost

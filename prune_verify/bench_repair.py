@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.bench_chain import BenchError, Chain, Links, Task, accuracy_of, answers_of
+from prune_verify.bench_chain import BenchError, Chain, Links, Task, accuracy_of, answers_of, timed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -169,12 +169,48 @@ def _class_row(bench: Bench, folder: Path, family: str, more: Cells) -> Cells:
     }
 
 
+def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
+    """Requests of one record each onto more and more earlier ones: what the next one costs."""
+    order = np.random.default_rng(SEED).permutation(len(bench.task.y))
+    most = bench.counts[-1]
+    folder = chain.folder / f"{bench.task.name}-stream"
+    folder.mkdir()
+    base, retain = folder / "base.onnx", folder / "retain.npz"
+    base.write_bytes(bench.task.base)
+    np.savez(retain, x=bench.task.x[order[most:]], y=bench.task.y[order[most:]])
+    live, before = 0, ["--stream"]
+    for upto in (most // 10, most // 2, most - 2):
+        for count in (max(1, upto - live), 1):
+            say(f"{bench.task.name}: {count} more requests onto {live}")
+            new, out = folder / f"{live}.npz", folder / f"out-{live + count}"
+            rows = order[live : live + count]
+            np.savez(new, x=bench.task.x[rows], y=bench.task.y[rows])
+            words = ["repair", base, *before, "--reference", f"R{live}", "--forget", new, "--retain", retain]
+            cost, code, said = timed([*words, "--out", out, "--json"])
+            if code:
+                message = f"repair --onto ended with {code}: {said[:400]}"
+                raise BenchError(message)
+            live, before, found = live + count, ["--onto", str(out)], json.loads(said)
+            if count == 1:
+                yield {
+                    "data": bench.task.name,
+                    "request": live,
+                    "gates s": round(float(found["seconds"]), 4),
+                    "wall s": round(cost.seconds, 1),
+                    "MiB": round(cost.mebibytes),
+                    "bytes of patches %": round(100 * float(found["growth"]["patch_share"]), 2),
+                    "latency x": round(float(found["growth"]["latency_factor"]), 2),
+                    "time to retrain": found["timeToRetrain"],
+                }
+
+
 def _sections() -> dict[str, Section]:
     from prune_verify.bench_repair_families import baselines, copies, dense, families, told
 
     return {
         "records": _records,
         "classes": _classes,
+        "streams": _streams,
         "one point: REASSURE and ours": dense,
         "copies": copies,
         "families": families,

@@ -167,3 +167,10 @@ def test_a_class_request_with_options_of_records_says_that_they_are_not_used(fol
     assert code == 0, text
     assert "--radius: not used by a class request" in text
     assert "--cover: not used by a class request" in text
+
+
+def test_acceptance_levels_are_copied_into_the_request_and_said_not_to_be_checked(folder):
+    (folder / "t.toml").write_text('[membership_acceptance]\nauc = "0.55"\n')
+    _, text = repair(folder, "--threat-model", str(folder / "t.toml"))
+    assert "acceptance levels of membership inference (auc 0.55) are in the request and not checked here" in text
+    assert json.loads((folder / "out" / "request.json").read_bytes())["membershipAcceptance"] == {"auc": "0.55"}

@@ -9,7 +9,7 @@ import pytest
 
 from prune_verify.checker.region import Domain
 from prune_verify.repair.errors import RepairInputError
-from prune_verify.repair.threat_model import default_threat_model, load_threat_model
+from prune_verify.repair.threat_model import ThreatModel, default_threat_model, emit_threat_model, load_threat_model
 
 UNIT = Domain((Fraction(0),), (Fraction(1),))
 
@@ -61,4 +61,44 @@ ROWS = [
 @pytest.mark.parametrize(("sentence", "text", "named"), ROWS, ids=[row[0] for row in ROWS])
 def test_refusals(tmp_path: Path, sentence: str, text: str, named: str) -> None:
     with pytest.raises(RepairInputError, match=named):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        default_threat_model(UNIT),
+        ThreatModel(
+            Domain((Fraction(-1), Fraction(0)), (Fraction(1, 2), Fraction(3))),
+            Fraction("0.07"),
+            Fraction("0.001"),
+            margin=Fraction("0.125"),
+            delta=Fraction("0.3"),
+            cover=4,
+            gap=Fraction("0.002"),
+            access="white-box",
+            redirect="non-member",
+            disclosure_bits=900,
+            disclosure_bits_per_record=64,
+            membership_acceptance=(("auc", "0.55"), ('a "quoted" name', "0.1")),
+        ),
+    ],
+)
+def test_what_is_emitted_reads_back_as_it_was(tmp_path: Path, model: ThreatModel) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(emit_threat_model(model))
+    assert load_threat_model(path, default_threat_model(UNIT)) == model
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('norm = "l2"', "what is proved are boxes"),
+        ('redirect = "random"', "misclassify, non-member"),
+        ("disclosure_bits = -1", "disclosure_bits is to be 0 or more"),
+        ("disclosure_bits_per_record = 1.5", "expected an integer"),
+    ],
+)
+def test_lines_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RepairInputError, match=words):
         load(tmp_path, text)
