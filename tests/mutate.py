@@ -26,6 +26,7 @@ _KERNEL = ("tests/checker/test_relaxation.py", "tests/checker/test_trees.py", "t
 TESTS = {
     "rules": ("tests/checker/test_rules.py", "tests/checker/test_hold_head.py", "tests/checker/test_sites.py"),
     "rebuild": (
+        "tests/checker/test_patch.py",
         "tests/checker/test_hold_head.py",
         "tests/checker/test_forged_patches.py",
         "tests/checker/test_sites.py",
