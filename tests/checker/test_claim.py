@@ -75,7 +75,7 @@ REFUSED = [
     ("a class that is not forgotten", CAP, _claim("forget_class", label=1), (ProofError, "claim forget_class/label")),
     ("other labels than one that is kept", CAP, _claim("retain_other_labels", label=1), (ProofError, "claim retain_other_labels/label")),
     ("other labels inside supports", BOTH, _claim("retain_other_labels", label=2), (ProofError, "claim retain_other_labels/quantifier")),
-    ("a kind without a structural rule", BOX, _claim("retain_close"), (UnsupportedVersionError, "claim band")),
+    ("a kind without a structural rule", BOX, _claim("retain_close"), (UnsupportedVersionError, "claim retain_close")),
     ("another method", BOX, _claim("forget", method="relaxation"), (UnsupportedVersionError, "claim forget")),
 ]  # fmt: skip
 
