@@ -185,7 +185,17 @@ def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
             new, out = folder / f"{live}.npz", folder / f"out-{live + count}"
             rows = order[live : live + count]
             np.savez(new, x=bench.task.x[rows], y=bench.task.y[rows])
-            words: list[str | Path] = ["repair", base, *before, "--reference", f"R{live}", "--forget", new, "--retain", retain]
+            words: list[str | Path] = [
+                "repair",
+                base,
+                *before,
+                "--reference",
+                f"R{live}",
+                "--forget",
+                new,
+                "--retain",
+                retain,
+            ]
             cost, code, said = timed([*words, "--out", out, "--json"])
             if code:
                 message = f"repair --onto ended with {code}: {said[:400]}"

@@ -26,6 +26,7 @@ _KERNEL = ("tests/checker/test_relaxation.py", "tests/checker/test_trees.py", "t
 TESTS = {
     "rules": ("tests/checker/test_rules.py", "tests/checker/test_hold_head.py", "tests/checker/test_sites.py"),
     "rebuild": (
+        "tests/checker/test_patch.py",
         "tests/checker/test_hold_head.py",
         "tests/checker/test_forged_patches.py",
         "tests/checker/test_sites.py",
@@ -81,7 +82,9 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("sites", "if self.base.nodes[index].op == 'Input' and (not elements.size):"): "what is known of the input is exact, and a walk of nothing narrows nothing",
     ("sites", "step = max(1, _CELLS // (len(self._chosen()) * min((prod(node.shape) for node in self._first().nodes))))"): "batches of another size",
     ("rules", "closed = total > bar"): "what equals the bar is looked at exactly, with the same answer",
-    ("rules", "close = np.flatnonzero(~closed & (total > bar * (1 - 2.0 ** -40)))"): "the window is a choice; nothing lies on its edge that the rule would accept",
+    ("rules", "close = np.flatnonzero(~closed & (total > bar * (1 - 2.0 ** (-40))))"): "the window is a choice; nothing lies on its edge that the rule would accept",
+    ("rules", "close = np.flatnonzero(~closed | (total >= bar * (1 - 2.0 ** (-40))))"): "more is looked at exactly, with the same answers",
+    ("rules", "close = np.flatnonzero(~closed & (total >= bar * (1 - 2.0 ** 40)))"): "more is looked at exactly, with the same answers",
 }  # fmt: skip
 
 

@@ -359,6 +359,9 @@ HELD_CASES = [
     Case("Hold", "a band of nothing beside no gates that hold", _both(_claims(0, 1, band=None), _deployed(lambda p: replace(p, tau=F(0.125), shift=F(64), slack=F(256), gates=tuple(replace(g, hold=None) for g in p.gates)))), refused("PROOF", "claim band")),
     Case("Hold", "a band that is wider than the policy's", _claims(0, 1, band={"lower": "-3", "upper": "3"}), refused("POLICY", "predicate/claims/C1/band")),
     Case("Hold", "the label is said to lose where its margin is held", _claims(0, 1, kind="forget", band=None, margin="0.05"), refused("PROOF", "claim forget")),
+    Case("OtherTerms", "a margin of a claim that a band is held", _claims(0, margin="100"), refused("PROOF", "predicate/claims/C1/margin")),
+    Case("OtherTerms", "a ball of a claim about the domain", _claims(4, region=_ball_of("0.5")), refused("PROOF", "predicate/claims/C5/region")),
+    Case("OtherTerms", "a band of a claim of exact logits", _claims(2, band={"lower": "0", "upper": "0"}), refused("PROOF", "predicate/claims/C3/band")),
     Case("Hold", "a record of another label than its gate", _first(label=2), refused("PROOF", _COUNTS.format(1))),
     Case("Hold", "two gates open on one ball", _deployed(lambda p: replace(p, gates=(replace(p.gates[1], label=p.gates[0].label, hold=(F(-1), F(1))), *p.gates))), refused("PROOF", _COUNTS.format(1))),
 ]  # fmt: skip
@@ -387,6 +390,9 @@ SHIFT_CASES = [
     Case("LeastShift", "a point too few", _points(lambda p: p[1:]), refused("PROOF", f"{_C5}/points")),
     Case("LeastShift", "a point too many", _points(lambda p: [*p, p[0]]), refused("MALFORMED", f"{_C5}/points")),
     Case("LeastShift", "no points", lambda _: {_C5: {"absent": True}}, undecided("DATA_MISSING")),
+    Case("LeastShift", "a cover, of which this method says nothing", _claims(4, cover={"count": 1000, "retainedRadius": "0.5"}), refused("PROOF", f"{_M}/cover")),
+    Case("OtherTerms", "a delta of a claim that a label is forgotten", _claims(0, delta="0.0000001"), refused("PROOF", "predicate/claims/C1/delta")),
+    Case("OtherTerms", "a margin of a claim that logits stay close", _claims(2, margin="100"), refused("PROOF", "predicate/claims/C3/margin")),
     Case("LeastShift", "the method of boxes", _claims(4, method="covering-dual", cover={"count": 1, "retainedRadius": "0.001953125"}), refused("PROOF", "patch.json/family")),
 ]  # fmt: skip
 
@@ -394,6 +400,7 @@ NOTES = {
     "HiddenSite": Note("PROOF", "2 proofs: bound for another norm, radius, region or layer", "What a gate reads at a hidden output is judged at the record and not on its ball, or not at all."),
     "Sites": Note("PARSING", "1 T17", "A site is looked up by a name that the owner chose, or read where a runtime computes something else."),
     "Hold": Note("PROOF", "1 T14", "A margin is held elsewhere than is said, or by a head whose constants do not suffice."),
+    "OtherTerms": Note("PROOF", "2 proofs: claim weakened after proof, vacuous region", "A number that no rule reads is shown beside the claim as if it were proved."),
     "Shifts": Note("PARSING", "1 T17", "Other numbers are added to the logits than the file says, or numbers that are none."),
     "LeastShift": Note("PROOF", "2 proofs: claim weakened after proof, vacuous region", "A shift counts as least by a point outside of the ball, or beside a margin or a ball that the patch is not for."),
 }  # fmt: skip

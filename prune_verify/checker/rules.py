@@ -4,7 +4,7 @@ One function per rule. A rule looks at numbers in the files only; it raises :cla
 naming the broken side condition, or returns which records it proves. Every comparison is exact, or
 float64 with a rigorous bound and an exact second look at what lies too close.
 
-u = 2^-24. The rules speak of the nodes that :func:`prune_verify.checker.patch.build` makes; that the
+u = 2^-24. The rules speak of the nodes that :func:`prune_verify.checker.rebuild.build` makes; that the
 deployed file has exactly these nodes is checked by digest before any rule is used.
 
 Source: MATHS 3.1, 3.2, 3.3, 4.1; certs/SPEC.md section 4 has the proofs with their rounding terms.

@@ -44,6 +44,12 @@ _DECIDES: dict[str, Callable[[Problem, Claim, bytes, str], Outcome]] = {
     "relaxation+smt": decide_bounded,
 }
 _WITHOUT_EVIDENCE = ("structural", "identity")
+_TERMS = {
+    "forget": ("radius", "margin"), "band": ("radius", "band"), "minimality": ("radius",),
+    "retain_exact": ("radius", "logits"), "retain_label": ("radius", "logits"), "retain_close": ("radius", "delta"),
+    "locality": ("logits",), "forget_class": ("label", "margin"), "retain_other_labels": ("label",),
+    "covering-dual": ("cover",), "shift-point": ("margin",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
         _require_forgotten(item.id, item.claim, statement)
         outcome = _DECIDES[item.claim.method](problem, item.claim, proof or b"", f"evidence/{item.id}.proof")
         _compare(item, outcome)
+        _require_no_other_terms(item)
         outcomes[item.id] = outcome
         _note(run, item, outcome)
         _resolve(run, item, problem, outcome, say)
@@ -165,6 +172,16 @@ def _require_forgotten(name: str, claim: Claim, statement: Statement) -> None:
             return
     expected = f"radius {format_decimal(claim.radius)} and margin {format_decimal(claim.margin)} or more"
     raise ProofError(f"predicate/claims/{name}", "least shift: a claim forget beside it", expected, "no such claim")
+
+
+def _require_no_other_terms(item: ClaimStatement) -> None:
+    """Refuse numbers that no rule of the claim has read: they would be printed as part of what is proved."""
+    claim = item.claim
+    known = (*_TERMS[claim.kind], *_TERMS.get(claim.method, ()))
+    for name in ("radius", "margin", "label", "delta", "band", "cover", "logits"):
+        if name not in known and getattr(claim, name) is not None:
+            path = f"predicate/claims/{item.id}/{'region' if name == 'radius' else name}"
+            raise ProofError(path, f"terms of a claim {claim.kind}", ", ".join(known), name)
 
 
 def _phrase(item: ClaimStatement) -> str:

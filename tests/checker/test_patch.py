@@ -9,8 +9,8 @@ import pytest
 
 from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch
-from prune_verify.checker.rebuild import build
+from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, Patch, ShiftPatch
+from prune_verify.checker.rebuild import build, difference_network
 from tests.checker.random_networks import mlp
 
 F32 = np.float32
@@ -53,3 +53,43 @@ def test_a_base_of_another_output_shape_keeps_it(patch: Patch) -> None:
     found = build(shaped, patch)
     assert found.output_shape == (1, 3)
     assert np.array_equal(evaluate(found, x), evaluate(build(BASE, patch), x))
+
+
+X = np.random.default_rng(3).uniform(0, 1, (50, 4)).astype(F32)
+
+
+def test_a_class_cap_lowers_by_tau_and_a_little_of_the_rivals() -> None:
+    """N'_c = min(z_c, m - (tau + 2^-20 |m|)), the rounding of four float32 operations aside."""
+    z = evaluate(BASE, X).astype(np.float64)
+    often = int(np.bincount(z.argmax(axis=1)).argmax())
+    found = evaluate(build(BASE, replace(CAP, forgotten_classes=(often,))), X).astype(np.float64)
+    others = [j for j in range(3) if j != often]
+    best = z[:, others].max(axis=1)
+    expected = np.minimum(z[:, often], best - (0.5 + 2.0**-20 * np.abs(best)))
+    assert (found[:, others] == z[:, others]).all()
+    np.testing.assert_allclose(found[:, often], expected, rtol=0, atol=1e-6)
+    assert (expected < z[:, often]).sum() > 10
+
+
+def test_a_learned_patch_adds_its_chain_to_the_logits() -> None:
+    """A ReLU between layers and none before the first: inputs below 0 count."""
+    patch = _learned((5, 4), (3, 5))
+    (first, bias), (second, last) = patch.layers
+    x = X - F32(0.5)
+    added = np.maximum(x @ first.T + bias, 0) @ second.T + last
+    alone = evaluate(difference_network(BASE, patch), x)
+    np.testing.assert_allclose(alone, added, atol=1e-5)
+    np.testing.assert_allclose(evaluate(build(BASE, patch), x), evaluate(BASE, x) + added, atol=1e-5)
+
+
+@pytest.mark.parametrize("sites", [("relu-0",), ("input", "relu-0"), ("relu-0", "input"), ("relu-1", "relu-0")])
+def test_a_shift_patch_adds_what_its_difference_network_says(sites: tuple[str, ...]) -> None:
+    base = mlp(1, 4, 6, 5, 3)
+    reach = (range(4), range(5, 9))
+    gates = tuple(Gate(0, F32(0.125), tuple(Interval(j, None, F32(0.125)) for j in one), (0,)) for one in reach)
+    patch = ShiftPatch(
+        3, gates if len(sites) > 1 else gates[:1], sites, np.array([[1, -2, 0], [0, 4, 8]], F32)[: len(sites)]
+    )
+    alone = evaluate(difference_network(base, patch), X)
+    np.testing.assert_allclose(evaluate(build(base, patch), X), evaluate(base, X) + alone, atol=1e-5)
+    assert len(np.unique(alone, axis=0)) > 5

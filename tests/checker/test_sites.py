@@ -261,6 +261,8 @@ def test_a_subnormal_slope_closes_nothing():
     for gamma in (F32(2.0**-127), F32(0), F32(-4), F32(np.nan)):
         with pytest.raises(ProofError, match="gamma of at least"):
             rules.gate_closed_within(replace(SITE_GATE, gamma=gamma), low, high, PLACE, BINARY32)
+    least = replace(SITE_GATE, gamma=F32(2.0**-126))
+    assert rules.gate_threshold(least, REAL) == 2**126
 
 
 def test_the_float64_sum_never_closes_what_the_exact_sum_leaves_open():
