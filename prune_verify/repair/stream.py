@@ -148,6 +148,8 @@ class Stream:
     ) -> tuple[Stream, LabelledRows, tuple[Gate, ...]]:
         """The stream without some requests, with the records and gates that others still need, renumbered.
 
+        A gate that was for a withdrawn record as well is left out: what else it was for gets a gate of its own.
+
         Raises:
             RepairInputError: a reference that no live request has.
 
@@ -161,11 +163,11 @@ class Stream:
         kept = sorted({record for live in left for record in live.records})
         place = {record: i for i, record in enumerate(kept)}
         renumbered = tuple(replace(live, records=tuple(place[r] for r in live.records)) for live in left)
-        stood = []
-        for gate in gates:
-            records = tuple(place[r] for r in gate.records if r in place)
-            if records:
-                stood.append(replace(gate, records=records))
+        stood = [
+            replace(gate, records=tuple(place[r] for r in gate.records))
+            for gate in gates
+            if all(record in place for record in gate.records)
+        ]
         return replace(self, requests=renumbered), LabelledRows(forget.x[kept], forget.y[kept]), tuple(stood)
 
     def standing(self, patch: JointPatch, retain: LabelledRows) -> Standing:
