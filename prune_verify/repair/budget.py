@@ -172,8 +172,9 @@ def _costs(growth: Growth) -> str:
     """What was spent so far, beside what retraining takes."""
     spent, total = f"repairing took {growth.repair_seconds:.1f} s so far", growth.repair_seconds
     if growth.prove_seconds is not None:
-        spent += f", proving and proving again {growth.prove_seconds:.1f} s"
+        spent += f", proving all live requests again {growth.prove_seconds:.1f} s"
         total += growth.prove_seconds
     if growth.retrain_seconds is None:
         return spent
-    return f"{spent}; retraining takes {growth.retrain_seconds:.1f} s ({total / growth.retrain_seconds:.2g} times that)"
+    share = 100 * total / growth.retrain_seconds
+    return f"{spent}; retraining takes {growth.retrain_seconds:.1f} s, and {share:.3g} % of that is spent"

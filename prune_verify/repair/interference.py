@@ -129,7 +129,8 @@ def _in_the_way(
         if every or not old:
             chosen.update(place for places in by_label.values() for place in places if place < earlier)
         else:
-            chosen.update(min(old, key=len))
+            fewest: list[int] = min(old, key=len)
+            chosen.update(fewest)
     return tuple(sorted(chosen))
 
 
