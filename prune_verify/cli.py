@@ -245,7 +245,9 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
-    parser.add_argument("--withdrawn", type=int, default=0, metavar="N", help="records of it that were taken back")
+    parser.add_argument(
+        "--withdrawn", type=int, default=0, metavar="N", help="its records and classes that were taken back"
+    )
     parser.add_argument("--days", type=int, default=365, help="validity from now")
     parser.add_argument(
         "--cross-check",
