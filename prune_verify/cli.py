@@ -25,7 +25,7 @@ from prune_verify.checker.__main__ import (
 )
 from prune_verify.checker.check_proof import ARITHMETICS
 from prune_verify.checker.errors import CheckError
-from prune_verify.repair_options import add_repair
+from prune_verify.repair_options import OF_STREAMS, add_repair
 
 if TYPE_CHECKING:
     from prune_verify.progress import Progress
@@ -75,12 +75,13 @@ def _doctor(_: argparse.Namespace) -> Result:
 
 
 def _repair(options: argparse.Namespace) -> Result:
-    from prune_verify.repair.command import repair_command
-    from prune_verify.repair.stream_command import stream_command
+    if options.stream or any(getattr(options, name) is not None for name in OF_STREAMS):
+        from prune_verify.repair.stream_command import stream_command as command
+    else:
+        from prune_verify.repair.command import repair_command as command
 
-    streamed = options.stream or options.onto is not None
     with _progress(options) as progress:
-        return Result(*(stream_command if streamed else repair_command)(options, progress))
+        return Result(*command(options, progress))
 
 
 def _request(options: argparse.Namespace) -> Result:
@@ -244,7 +245,9 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
-    parser.add_argument("--withdrawn", type=int, default=0, metavar="N", help="records of it that were taken back")
+    parser.add_argument(
+        "--withdrawn", type=int, default=0, metavar="N", help="its records and classes that were taken back"
+    )
     parser.add_argument("--days", type=int, default=365, help="validity from now")
     parser.add_argument(
         "--cross-check",

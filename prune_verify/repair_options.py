@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_repair"]
+__all__ = ["OF_STREAMS", "add_repair"]
+
+OF_STREAMS = ("onto", "withdraw", "test", "retrain_seconds", "prove_seconds")
 
 
 def add_repair(parser: argparse.ArgumentParser) -> None:
@@ -85,4 +87,4 @@ def _add_stream(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--most-latency", type=float, default=4.0, metavar="FACTOR", help="default 4 times the base's")
     group.add_argument("--most-hits", type=float, default=0.001, metavar="SHARE", help="of test rows (default 0.001)")
     group.add_argument("--retrain-seconds", type=float, metavar="S", help="what retraining takes, for comparison")
-    group.add_argument("--prove-seconds", type=float, metavar="S", help="what the last certify took, for comparison")
+    group.add_argument("--prove-seconds", type=float, metavar="S", help="what certify took since, added up")

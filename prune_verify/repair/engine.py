@@ -200,7 +200,7 @@ def _joined(gates: list[Gate], rows: _Rows, record: int, model: ThreatModel) -> 
         if gate.label == int(rows.forget.y[record]) and rules.gate_open(
             gate, rows.forgotten[record], model.radius, model.domain
         ):
-            gates[place] = replace(gate, records=(*gate.records, record))
+            gates[place] = replace(gate, records=tuple(sorted((*gate.records, record))))
             return True
     return False
 

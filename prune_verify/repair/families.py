@@ -16,6 +16,7 @@ import numpy as np
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import LoadedModel
+from prune_verify.checker.network import Network
 from prune_verify.checker.patch import JointPatch, LearnedPatch, Patch, ShiftPatch
 from prune_verify.checker.patch_json import disclosed
 from prune_verify.checker.rebuild import coordinates_of
@@ -24,7 +25,7 @@ from prune_verify.repair.engine import RepairResult, repair_box, repair_class_ca
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall
 from prune_verify.repair.threat_model import ThreatModel
 
-__all__ = ["FAMILIES", "Found", "Work", "find_patch", "read_non_members", "require_family"]
+__all__ = ["FAMILIES", "Found", "Work", "beyond_budget", "find_patch", "read_non_members", "require_family"]
 
 Progress = Callable[[str, int, int], None]
 FAMILIES = ("auto", "box", "class-cap", "linear-region", "learned")
@@ -174,7 +175,7 @@ def _within_budget(work: Work, options: argparse.Namespace, progress: Progress) 
     model, asked = work.model, work.model.cover
     for cover in (asked,) if options.strict else range(asked, 0, -1):
         found = _box(replace(work, model=replace(model, cover=cover)), options, progress)
-        short = _beyond_budget(work, found.patch)
+        short = beyond_budget(work.model, work.base.network, found.patch)
         if not short:
             break
     else:
@@ -187,13 +188,13 @@ def _within_budget(work: Work, options: argparse.Namespace, progress: Progress) 
     return found
 
 
-def _beyond_budget(work: Work, patch: Patch) -> list[Shortfall]:
-    """Lines of the disclosure budget that a patch exceeds."""
-    short, count = [], coordinates_of(work.base.network, patch)
+def beyond_budget(model: ThreatModel, base: Network, patch: Patch) -> list[Shortfall]:
+    """Lines of the threat model's disclosure budget that a patch exceeds."""
+    short, count = [], coordinates_of(base, patch)
     bits = disclosed(patch, count)[1]
-    if work.model.disclosure_bits is not None and bits > work.model.disclosure_bits:
-        short.append(Shortfall("disclosure_bits", str(work.model.disclosure_bits), str(bits)))
-    most = work.model.disclosure_bits_per_record
+    if model.disclosure_bits is not None and bits > model.disclosure_bits:
+        short.append(Shortfall("disclosure_bits", str(model.disclosure_bits), str(bits)))
+    most = model.disclosure_bits_per_record
     if most is not None and not isinstance(patch, LearnedPatch):
         each = [disclosed(_alone(patch, place), count)[1] for place in range(len(patch.gates))]
         over = [place for place, own in enumerate(each) if own > most]
@@ -312,7 +313,7 @@ def _linear_region(work: Work, options: argparse.Namespace, progress: Progress) 
         seed=options.seed,
         progress=progress,
     )
-    short = _beyond_budget(work, found.patch)
+    short = beyond_budget(work.model, work.base.network, found.patch)
     if short:
         text = "the patch would hold more of the records than the threat model allows"
         raise InfeasiblePatchError(text, shortfalls=short)

@@ -10,7 +10,7 @@ from prune_verify.repair.errors import RepairInputError
 
 __all__ = ["SECRET", "require_writable", "write_files"]
 
-SECRET = ("forget.npz", "redirect.key", "stream.json", "checked.npz")
+SECRET = ("forget.npz", "retain.npz", "redirect.key", "stream.json", "checked.npz")
 
 
 def require_writable(out: Path) -> None:

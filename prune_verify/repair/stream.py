@@ -32,18 +32,18 @@ from prune_verify.checker.encoding import (
     read_file,
 )
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
-from prune_verify.checker.patch import Gate, JointPatch
-from prune_verify.repair.engine import Standing
+from prune_verify.checker.patch import Gate
 from prune_verify.repair.errors import RepairInputError
 
 __all__ = ["LiveRequest", "Stream", "emit_stream", "parse_stream"]
 
 FORMAT_VERSION = 1
 STREAM, CHECKED = "stream.json", "checked.npz"
-_NAMES = ("formatVersion", "baseDigest", "salt", "repairSeconds", "repairs", "requests")
+_NAMES = ("formatVersion", "baseDigest", "salt", "repairSeconds", "proveSeconds", "repairs", "requests")
 _REQUEST = ("reference", "receivedAt", "records", "classes")
 _MOST_BYTES = 2**28
 _HASH = 8
+_LONGEST_REFERENCE = 256
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -75,6 +75,7 @@ class Stream:
         requests: in the order in which they came.
         checked: sorted hashes of retained records outside every gate.
         seconds: spent on repairing so far.
+        proved: seconds spent on certificates so far, as the owner says; 0 where it was never said.
         repairs: how many runs that were.
 
     """
@@ -84,6 +85,7 @@ class Stream:
     requests: tuple[LiveRequest, ...]
     checked: Hashes
     seconds: Fraction = Fraction(0)
+    proved: Fraction = Fraction(0)
     repairs: int = 0
 
     @classmethod
@@ -104,15 +106,20 @@ class Stream:
         ]
         return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
 
-    def known(self, retain: LabelledRows) -> npt.NDArray[np.bool_]:
-        """Which retained records are known to be outside every standing gate."""
-        return np.isin(self.hashes(retain), self.checked)
+    def known(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        """Which records are known to be outside every standing gate: bool [rows] for their hashes."""
+        return np.isin(hashes, self.checked)
 
-    def with_checked(self, retain: LabelledRows, conflicts: Sequence[int]) -> Stream:
-        """The stream, knowing of these retained records and their conflicts."""
-        outside = np.ones(len(retain.y), dtype=np.bool_)
+    def with_checked(self, hashes: Hashes, conflicts: Sequence[int]) -> Stream:
+        """The stream, knowing of the retained records with these hashes, and of their conflicts."""
+        outside = np.ones(len(hashes), dtype=np.bool_)
         outside[list(conflicts)] = False
-        return replace(self, checked=np.unique(self.hashes(retain)[outside]))
+        return replace(self, checked=np.unique(hashes[outside]))
+
+    def references(self, records: Sequence[int]) -> tuple[str, ...]:
+        """The live requests that name any of these records, in the order in which they came."""
+        wanted = set(records)
+        return tuple(live.reference for live in self.requests if wanted & set(live.records))
 
     def joined(self, forget: LabelledRows, new: LabelledRows, request: LiveRequest) -> tuple[Stream, LabelledRows]:
         """The stream with one request more, and the live forget set with its records; one that is there is not doubled.
@@ -123,9 +130,12 @@ class Stream:
             request: its ``records`` are filled in here.
 
         Raises:
-            RepairInputError: the reference is live already.
+            RepairInputError: the reference is live already, or too long.
 
         """
+        if len(request.reference) > _LONGEST_REFERENCE:
+            text = f"--reference: expected at most {_LONGEST_REFERENCE} characters, got {len(request.reference)}"
+            raise RepairInputError(text)
         if any(request.reference == live.reference for live in self.requests):
             text = f"--reference {request.reference!r}: expected one that no live request has; withdraw that one first"
             raise RepairInputError(text)
@@ -148,6 +158,8 @@ class Stream:
     ) -> tuple[Stream, LabelledRows, tuple[Gate, ...]]:
         """The stream without some requests, with the records and gates that others still need, renumbered.
 
+        A gate that was for a withdrawn record as well is left out: what else it was for gets a gate of its own.
+
         Raises:
             RepairInputError: a reference that no live request has.
 
@@ -161,16 +173,12 @@ class Stream:
         kept = sorted({record for live in left for record in live.records})
         place = {record: i for i, record in enumerate(kept)}
         renumbered = tuple(replace(live, records=tuple(place[r] for r in live.records)) for live in left)
-        stood = []
-        for gate in gates:
-            records = tuple(place[r] for r in gate.records if r in place)
-            if records:
-                stood.append(replace(gate, records=records))
+        stood = [
+            replace(gate, records=tuple(place[r] for r in gate.records))
+            for gate in gates
+            if all(record in place for record in gate.records)
+        ]
         return replace(self, requests=renumbered), LabelledRows(forget.x[kept], forget.y[kept]), tuple(stood)
-
-    def standing(self, patch: JointPatch, retain: LabelledRows) -> Standing:
-        """The gates of a patch of this stream, with what is known of the retained records."""
-        return Standing(patch.gates, self.known(retain))
 
     def write(self) -> dict[str, bytes]:
         """The stream's own files, by name."""
@@ -210,6 +218,7 @@ def emit_stream(stream: Stream) -> bytes:
             "baseDigest": stream.base,
             "salt": stream.salt.hex(),
             "repairSeconds": format_decimal(stream.seconds),
+            "proveSeconds": format_decimal(stream.proved),
             "repairs": stream.repairs,
             "requests": [
                 {
@@ -248,5 +257,5 @@ def parse_stream(data: bytes, path: str) -> Stream:
     except ValueError:
         raise MalformedInputError(fields.place("salt"), "salt", "hex digits", fields.text("salt")[:80]) from None
     empty = np.zeros(0, dtype=np.uint64)
-    seconds, repairs = fields.decimal("repairSeconds"), fields.integer("repairs")
-    return Stream(fields.text("baseDigest"), salt, tuple(requests), empty, seconds, repairs)
+    seconds, proved = fields.decimal("repairSeconds"), fields.decimal("proveSeconds")
+    return Stream(fields.text("baseDigest"), salt, tuple(requests), empty, seconds, proved, fields.integer("repairs"))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from prune_verify.checker.load_onnx import load_network
-from prune_verify.checker.patch_json import parse_patch
 from prune_verify.cli import run_words
-from prune_verify.measure.datasets import digits
 from prune_verify.repair.stream import Stream
 from tests.dishonest_owner import prepare, run
+from tests.repair.bases import mlp
+from tests.stream_owner import DATA, StreamOwner, counts
 
 pytestmark = pytest.mark.prover
-DATA = digits(seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -28,62 +25,9 @@ def base(tmp_path_factory) -> Path:
     return folder / "base.onnx"
 
 
-class Owner:
-    """The stream of one owner: every step in a folder of its own."""
-
-    def __init__(self, base: Path, folder: Path) -> None:
-        self.base, self.folder, self.steps = base, folder, 0
-        self.gone: set[int] = set()
-
-    def records(self, rows: Sequence[int], name: str, labels: list[int] | None = None) -> Path:
-        path = self.folder / f"{name}{self.steps}.npz"
-        np.savez(path, x=DATA.train_x[list(rows)], y=DATA.train_y[list(rows)] if labels is None else np.array(labels))
-        return path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / f"out{self.steps}"
-
-    def step(self, *options: str, forget: Sequence[int] = (), labels: list[int] | None = None, back: Sequence[int] = (),
-             expected: int = 0) -> dict:  # fmt: skip
-        gone = (self.gone - set(back)) | set(forget)
-        before = ["--onto", str(self.out)] if self.steps else ["--stream", "--cover", "1"]
-        kept = [i for i in range(300) if i not in gone]
-        words = ["repair", self.base, *before, "--retain", self.records(kept, "retain"), *options]
-        if forget:
-            words += ["--forget", self.records(forget, "new", labels)]
-        self.steps += 1
-        code, text = run_words([*map(str, words), "--out", str(self.out), "--json", "--quiet"])
-        assert code == expected, text
-        if code:
-            self.steps -= 1
-        else:
-            self.gone = gone
-        return json.loads(text)
-
-    def certify(self, *options: str | Path, expected: int = 0) -> dict:
-        text = run(
-            "certify", self.base, self.out / "patched.onnx", "--request", self.out / "request.json", "--forget",
-            self.out / "forget.npz", "--retain", self.folder / f"retain{self.steps - 1}.npz", "--cross-check", "0",
-            *options, "--out", self.out, "--json", expected=expected,
-        )  # fmt: skip
-        return json.loads(text)
-
-    def gates(self):
-        return parse_patch((self.out / "patch.json").read_bytes(), "patch.json").patch.gates
-
-    def answers(self, rows: list[int]) -> np.ndarray:
-        session = ort.InferenceSession(self.out / "patched.onnx")
-        return session.run(None, {session.get_inputs()[0].name: DATA.train_x[rows]})[0].argmax(axis=1)
-
-
 @pytest.fixture
-def owner(base, tmp_path) -> Owner:
-    return Owner(base, tmp_path)
-
-
-def counts(found: dict, kind: str) -> list[tuple[int, int]]:
-    return [(c["proved"], c["total"]) for c in found["claims"] if c["kind"] == kind]
+def owner(base, tmp_path) -> StreamOwner:
+    return StreamOwner(base, tmp_path)
 
 
 def test_requests_one_by_one_and_in_batches_are_proved_together(owner):
@@ -155,23 +99,6 @@ def test_a_class_joins_and_leaves_a_stream(owner):
     assert counts(owner.certify(), "forget") == [(2, 2)] * 2
 
 
-def test_a_superseding_certificate_names_the_earlier_one_and_covers_it(owner, tmp_path):
-    owner.step("--reference", "A", forget=[3, 7])
-    owner.certify()
-    run("keygen", "--out", tmp_path / "owner")
-    first = tmp_path / "first.unlearn.json"
-    run("sign", owner.out / "statement.json", "--key", tmp_path / "owner.key", "--out", first)
-    owner.step("--reference", "B", forget=[11])
-    owner.certify("--supersedes", first)
-    predicate = json.loads((owner.out / "statement.json").read_bytes())["predicate"]
-    assert len(predicate["supersedes"]) == 64
-    owner.step("--withdraw", "A", back=[3, 7])
-    words = owner.certify("--supersedes", first, expected=2)["error"]
-    assert "it covers 2 forget records, and this request 1" in words
-    owner.certify("--supersedes", first, "--withdrawn", "1")
-    assert "belongs to --supersedes" in owner.certify("--withdrawn", "1", expected=2)["error"]
-
-
 def test_files_that_hold_records_are_the_owners_alone(owner):
     owner.step("--reference", "A", forget=[3])
     for name in ("forget.npz", "stream.json", "checked.npz"):
@@ -189,6 +116,11 @@ def test_files_that_hold_records_are_the_owners_alone(owner):
         (["--radius", "0.2", "--forget-class", "1"], "is fixed when it begins"),
         (["--family", "learned", "--forget-class", "1"], "streams are of gates at the input"),
         ([], "--withdraw REFERENCE"),
+        (["--stream", "--forget-class", "1"], "give one of them"),
+        (["--withdraw", "A", "--clusters", "2"], "--clusters: streams are of gates at the input"),
+        (["--withdraw", "A", "--retrain-seconds", "nan"], "--retrain-seconds: expected seconds above 0, got nan"),
+        (["--withdraw", "A", "--most-latency", "-1"], "--most-latency: expected a number from 0, got -1"),
+        (["--reference", "x" * 257, "--forget-class", "1"], "expected at most 256 characters, got 257"),
     ],
 )
 def test_what_a_stream_refuses(owner, options, words):
@@ -210,26 +142,101 @@ def test_a_folder_that_is_no_stream_and_a_stream_of_another_base_are_refused(own
     assert "expected a stream of the base" in owner.step("--forget-class", "1", expected=2)["error"]
 
 
-def test_it_is_time_to_retrain_when_patches_outgrow_the_budget(owner):
-    wide = ["--most-patch-share", "9", "--most-latency", "1000"]
-    found = owner.step("--reference", "A", *wide, forget=[3])
-    assert found["timeToRetrain"] is False
-    assert found["advice"] == []
-    test = owner.records(list(range(400, 460)), "test")
-    found = owner.step("--reference", "B", "--most-patch-share", "0.01", "--most-latency", "1000", "--test", str(test),
-                       "--retrain-seconds", "12", "--prove-seconds", "3", forget=[7])  # fmt: skip
-    assert found["timeToRetrain"] is True
-    assert "bytes of the patch" in found["advice"][0]
-    assert "proving all live requests again 3.0 s" in found["advice"][1]
-    assert "retraining takes 12.0 s" in found["advice"][1]
-    growth = found["growth"]
-    assert float(growth["patch_share"]) == pytest.approx(
-        (owner.out / "patched.onnx").stat().st_size / owner.base.stat().st_size - 1, rel=1e-4
-    )
-    assert 0 <= float(growth["hits"]) < 0.2
+def test_options_of_streams_are_refused_without_one(owner, tmp_path):
+    words = ["repair", str(owner.base), "--forget-class", "1", "--out", str(tmp_path / "o"), "--quiet"]
+    for options in (["--withdraw", "A"], ["--test", "t.npz"], ["--retrain-seconds", "9"], ["--prove-seconds", "9"]):
+        code, text = run_words([*words, *options])
+        assert (code, "belong to a stream" in text) == (2, True), options
+    code, text = run_words([*words, "--stream", "--withdraw", "A"])
+    assert (code, "belongs to --onto" in text) == (2, True)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_gate_for_two_near_records_is_made_anew_when_one_is_withdrawn(owner):
+    wide = np.clip(DATA.train_x[3] + np.float32(0.001), 0, 1)
+    original = DATA.train_x[7].copy(), DATA.train_y[7]
+    try:
+        DATA.train_x[7], DATA.train_y[7] = wide, DATA.train_y[3]
+        owner.step("--reference", "A", "--radius", "0.1", forget=[3])
+        found = owner.step("--reference", "B", forget=[7])
+        assert (found["records"], found["gates"]) == (2, 1), "the box of 3 is 1/64 of its radius wider than its ball"
+        before = owner.gates()
+        owner.step("--withdraw", "A")
+        assert owner.gates()[0].records == (0,)
+        assert owner.gates()[0].intervals != before[0].intervals
+        assert counts(owner.certify(), "forget") == [(1, 1)] * 2
+    finally:
+        DATA.train_x[7], DATA.train_y[7] = original
+
+
+def test_strict_refuses_conflicts_and_writes_nothing(owner):
+    original = DATA.train_x[9].copy()
+    try:
+        DATA.train_x[9] = np.clip(DATA.train_x[3] + np.float32(0.01), 0, 1)
+        found = owner.step("--reference", "A", "--strict", forget=[3], expected=3)
+        assert "retained records 8" in found["error"] or "retain records 8" in found["error"]
+        assert not (owner.folder / "out1" / "patch.json").exists()
+    finally:
+        DATA.train_x[9] = original
+
+
+def test_the_disclosure_budget_holds_for_a_stream(owner, tmp_path):
+    model = tmp_path / "t.toml"
+    model.write_text("disclosure_bits = 600\n")
+    bits = owner.step("--reference", "A", "--threat-model", str(model), forget=[3])["disclosedBits"]
+    assert bits <= 600
+    found = owner.step("--reference", "B", forget=list(range(20, 60)), expected=3)
+    assert found["shortfalls"][0]["line"] == "disclosure_bits"
+
+
+def test_a_threat_model_that_holds_margins_begins_no_stream(owner, tmp_path):
+    model = tmp_path / "t.toml"
+    model.write_text('redirect = "non-member"\n')
+    found = owner.step("--threat-model", str(model), forget=[3], expected=2)
+    assert "expected misclassify, got non-member" in found["error"]
+
+
+def test_a_step_into_the_same_folder_leaves_no_records_of_earlier_ones(owner):
+    owner.step("--reference", "A", forget=[3])
+    retain = owner.folder / "retain0.npz"
+    words = ["repair", owner.base, "--onto", owner.out, "--out", owner.out, "--retain", retain, "--quiet"]
+    assert run_words([*map(str, words), "--withdraw", "A", "--forget-class", "1"])[0] == 0
+    assert not (owner.out / "forget.npz").exists()
+    words = [*map(str, words), "--forget", str(owner.out / "forget.npz")]
+    code, text = run_words(words)
+    assert (code, "is written there" in text) == (2, True)
+
+
+def test_an_encoded_table_is_certified_as_it_was_encoded(tmp_path):
+    rng = np.random.default_rng(0)
+    base, table = tmp_path / "base.onnx", tmp_path / "retain.csv"
+    base.write_bytes(mlp(labels=2))
+    names = [f"c{i}" for i in range(12)]
+    for name, count in (("retain", 40), ("new", 1)):
+        rows = ["".join(f"{v:.3f}," for v in row) + "ab"[i % 2] for i, row in enumerate(rng.random((count, 12)))]
+        (tmp_path / f"{name}.csv").write_text("\n".join([",".join([*names, "label"]), *rows]) + "\n")
+    encoding, out = tmp_path / "encoding.json", tmp_path / "out"
+    run("encode", table, "--label-column", "label", "--out", encoding)
+    text = run(
+        "repair", base, "--stream", "--reference", "A", "--forget", tmp_path / "new.csv", "--retain", table,
+        "--label-column", "label", "--encoding", encoding, "--domain=-1,2", "--out", out,
+    )  # fmt: skip
+    assert f"certify with --forget {out / 'forget.npz'} --retain {out / 'retain.npz'}" in text
+    assert (out / "retain.npz").stat().st_mode & 0o077 == 0
+    run(
+        "certify", base, out / "patched.onnx", "--request", out / "request.json", "--forget", out / "forget.npz",
+        "--retain", out / "retain.npz", "--cross-check", "0", "--out", out,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_the_hundredth_request_costs_about_what_the_fifth_does(owner):
-    seconds = [float(owner.step("--reference", f"R{place}", forget=[place])["seconds"]) for place in range(100)]
-    assert np.median(seconds[90:]) < 4 * np.median(seconds[2:12]) + 0.02
+def test_the_three_hundredth_request_costs_about_what_the_tenth_does(owner):
+    seconds = {}
+    owner.step("--reference", "first", forget=list(range(5)))
+    for place in range(5, 15):
+        seconds[place] = float(owner.step("--reference", f"R{place}", forget=[place])["gateSeconds"])
+    owner.step("--reference", "many", forget=list(range(300, 585)))
+    for place in range(15, 25):
+        seconds[place] = float(owner.step("--reference", f"R{place}", forget=[place])["gateSeconds"])
+    early, late = (np.median([seconds[place] for place in part]) for part in (range(5, 15), range(15, 25)))
+    assert late < 4 * early + 0.02
