@@ -205,7 +205,7 @@ def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
                 yield {
                     "data": bench.task.name,
                     "request": live,
-                    "gates s": round(float(found["seconds"]), 4),
+                    "gates s": round(float(found["gateSeconds"]), 4),
                     "wall s": round(cost.seconds, 1),
                     "MiB": round(cost.mebibytes),
                     "bytes of patches %": round(100 * float(found["growth"]["patch_share"]), 2),

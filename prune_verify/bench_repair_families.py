@@ -174,39 +174,41 @@ def families(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
 
 def told(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     """What a holder of each patch can reconstruct of the records, beside guesses without it."""
-    from prune_verify.measure.disclosure import disclosure
+    from prune_verify.measure.disclosure import Knowledge, measure_disclosure
+    from prune_verify.request import parse_request
 
     base = load_network(bench.task.base, "base.onnx").network
     public = LabelledRows(bench.task.test_x, bench.task.test_y)
-    few, points = bench.split(bench.few)["forget"], bench.split(_POINTS, _SOME_RETAINED)["forget"]
+    some = bench.split(bench.counts[0])["forget"][: bench.few]
+    points = bench.split(_POINTS, _SOME_RETAINED)["forget"]
     for name, rows in (
-        (f"records-{bench.counts[0]}", bench.split(bench.counts[0])["forget"]),
-        ("relu-0-copies", few),
+        (f"records-{bench.counts[0]}", some),
+        ("relu-0-copies", bench.split(bench.few)["forget"]),
         ("linear-region", points),
         ("learned", points),
         ("non-member", points),
     ):
-        path = chain.folder / f"{bench.task.name}-{name}" / "patch.json"
-        if not path.is_file():
+        folder = chain.folder / f"{bench.task.name}-{name}"
+        if not (folder / "patch.json").is_file():
             continue
         say(f"{bench.task.name}: reconstruction from {name}")
-        records = _rows(bench, rows)
-        if name == "relu-0-copies":
-            with np.load(path.parent / "forget.npz") as found:
-                records = LabelledRows(found["x"], found["y"])
-        seen = disclosure(base, parse_patch(path.read_bytes(), path.name).patch, records, public, SEED)
-        if seen is not None:
-            yield {
-                "data": bench.task.name,
-                "patch": name,
-                "records": len(rows),
-                "bits per record": round(seen.bits / len(rows)),
-                "record bits": 32 * int(np.prod(bench.task.x.shape[1:])),
-                "attack RMSE": round(seen.attack, 4),
-                "label mean RMSE": round(seen.mean, 4),
-                "random record RMSE": round(seen.random, 4),
-                "gain over the mean": f"{seen.advantage[0]:.3f} to {seen.advantage[1]:.3f}",
-            }
+        request = parse_request((folder / "request.json").read_bytes(), "request.json")
+        shifted = bench.image if name == "relu-0-copies" else None
+        knowledge = Knowledge(float(request.radius or 0), shifted, 1 if shifted else 0)
+        patch = parse_patch((folder / "patch.json").read_bytes(), name).patch
+        seen = measure_disclosure(base, patch, _rows(bench, rows), public, knowledge=knowledge, seed=SEED)
+        count = bench.counts[0] if name.startswith("records") else len(rows)
+        yield {
+            "data": bench.task.name,
+            "patch": name,
+            "records": len(rows),
+            "bits per record": round(seen.bits / count),
+            "record bits": 32 * int(np.prod(bench.task.x.shape[1:])),
+            "attack RMSE": round(seen.attack.mean, 4),
+            "label mean RMSE": round(seen.label_mean.mean, 4),
+            "random record RMSE": round(seen.random.mean, 4),
+            "gain over the mean": f"{seen.gain.low:.4f} to {seen.gain.high:.4f}",
+        }
 
 
 def baselines(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:

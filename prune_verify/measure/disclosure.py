@@ -1,230 +1,240 @@
-"""What a holder of ``patch.json`` can see of the forgotten records: reconstruction attacks, beside guesses without it.
+"""What a holder of ``patch.json`` can reconstruct of the forgotten records: the best attack here against two guesses.
 
-The attacker knows base, patch, labels, and a public sample of the population. Gates at the input name coordinates and
-intervals: stored coordinates are taken from them, the others are what a ridge regression on the sample says, given
-these. Gates behind ReLUs are opened by gradient: from the label's mean to the nearest input that violates no
-literal. Of a learned patch the input is sought at which it lowers the label most. A guess without the patch is the
-label's mean, or a random record of the label. Measured, never proved: another attack may be better.
+The attacker has the patch, the base, a public sample of the population and what the request says. By family:
 
-Source: MATHS 4.1 (disclosure budget); THREATS (reconstruction from the patch); model inversion, Fredrikson et al. 2015.
+- ``box`` at the input: the stored intervals give numbers of the record, their midpoints; the others are guessed from
+  them by regression on the sample;
+- gates at hidden sites, and ``linear-region``: the input whose own gate would be the stored one
+  (:mod:`prune_verify.measure.gate_inversion`);
+- ``learned``: the inputs on which the patch acts most (:mod:`prune_verify.measure.patch_search`);
+- ``class-cap``, and records without a gate: nothing is stored, the guess is the label's mean.
+
+Each guess is compared with the record, and with what is guessed without the patch: the label's mean, and a record of
+the label drawn from the sample. An attack that does no better than the mean says nothing about attacks to come: this is
+measured, never proved, and the bits that a patch stores are the bound that does not depend on the attacker.
+
+Source: MATHS 4.1 (privacy of the patch itself); Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from prune_verify.bounds.torch_network import TorchNetwork
 from prune_verify.checker.claim import LabelledRows
-from prune_verify.checker.network import Network, Node
+from prune_verify.checker.network import Network
 from prune_verify.checker.patch import INPUT, Gate, JointPatch, LearnedPatch, Patch, ShiftPatch
 from prune_verify.checker.patch_json import disclosed
-from prune_verify.checker.rebuild import coordinates_of, site_nodes
+from prune_verify.checker.rebuild import coordinates_of
+from prune_verify.measure.gate_inversion import GateInverter, Knowledge
+from prune_verify.measure.patch_search import most_affected
+from prune_verify.measure.population import Population, conditional_guess
+from prune_verify.repair.errors import RepairInputError
 
-__all__ = ["Disclosure", "disclosure", "reconstructed"]
+__all__ = ["Disclosure", "Errors", "Knowledge", "bootstrap_interval", "measure_disclosure"]
 
 Doubles = npt.NDArray[np.float64]
-_STEPS = 300
-_RATE = 0.02
-_RIDGE = 1e-2
-_PULL = 1e-3
-_STARTS = 4
-_LEAK = 0.1  # closed gates have no gradient; the attack looks through them
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Root mean square errors of guesses, in input units.
+
+    Args:
+        each: one per record.
+        mean: of them.
+        low: lower end of the bootstrap interval of the mean.
+        high: upper end; both are the mean where there is one record.
+
+    """
+
+    each: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
 class Disclosure:
-    """Errors of reconstructions, root mean square over the numbers of a record, in input units.
+    """What was reconstructed of the forgotten records.
 
     Args:
         family: of the patch.
-        bits: that the patch holds.
-        records: that were reconstructed.
-        attack: error of the attack, mean over the records.
-        mean: error of the label's mean.
-        random: error of a random record of the label.
-        advantage: 95 % bootstrap interval of (mean - attack) / mean: 0 and below, the patch tells nothing.
+        intervals: that the patch stores.
+        bits: that it stores, for all records together; of a learned patch an upper bound.
+        guesses: float64 [records, n].
+        attack: errors of the guesses.
+        random: errors of records of the same label, drawn from the public sample.
+        label_mean: errors of the label's mean.
+        gain: by how much the attack is nearer than the label's mean, record by record.
+        confidence: of the intervals.
 
     """
 
     family: str
+    intervals: int
     bits: int
-    records: int
-    attack: float
-    mean: float
-    random: float
-    advantage: tuple[float, float]
+    guesses: Doubles
+    attack: Errors
+    random: Errors
+    label_mean: Errors
+    gain: Errors
+    confidence: float
+
+    def text(self) -> str:
+        """A line for the bits, and one for each way of guessing."""
+        lines = [f"{self.family}: {len(self.guesses)} records, {self.intervals} intervals, {self.bits} bits stored"]
+        named = (("attack", self.attack), ("label mean", self.label_mean), ("random", self.random), ("gain", self.gain))
+        lines += [f"{name:<10}  {e.mean:.4f} [{e.low:.4f}, {e.high:.4f}]" for name, e in named]
+        return "\n".join(lines)
 
 
-def _site_network(base: Network, sites: tuple[str, ...]) -> Network:
-    """From the input to the values that gates read, one after the other."""
-    indices = site_nodes(base, sites)
-    nodes, flat = list(base.nodes[: max(indices) + 1]), []
-    for index in indices:
-        size = prod(base.nodes[index].shape)
-        nodes.append(Node("Reshape", (index,), (size,)))
-        flat.append(len(nodes) - 1)
-    if len(flat) > 1:
-        size = sum(nodes[i].shape[0] for i in flat)
-        nodes.append(Node("Concat", tuple(flat), (size,), {"axis": (0,)}))
-    return Network(tuple(nodes), len(nodes) - 1)
-
-
-def _regressed(gate: Gate, public: Doubles, mean: Doubles) -> Doubles:
-    """Stored coordinates from their intervals, the others by ridge regression on them."""
-    found, where = mean.copy(), [i.coordinate for i in gate.intervals]
-    spread = public[:, where]
-    for place, interval in enumerate(gate.intervals):
-        low = -np.inf if interval.low is None else float(interval.low)
-        high = np.inf if interval.high is None else float(interval.high)
-        inside = spread[(spread[:, place] >= low) & (spread[:, place] <= high), place]
-        if np.isfinite(low) and np.isfinite(high):
-            found[where[place]] = (low + high) / 2
-        else:
-            found[where[place]] = inside.mean() if len(inside) else (low if np.isfinite(low) else high)
-    centred, all_centred = spread - mean[where], public - mean
-    gram = centred.T @ centred + _RIDGE * len(public) * np.eye(len(where))
-    slopes = np.linalg.solve(gram, centred.T @ all_centred)
-    guess = mean + (found[where] - mean[where]) @ slopes
-    guess[where] = found[where]
-    return guess
-
-
-def _ascended(start: Doubles, ends: tuple[Doubles, Doubles], loss: Callable[[Tensor], Tensor]) -> Doubles:
-    """Gradient descent on a loss from a start, held in the domain."""
-    low, high = (torch.from_numpy(end.astype(np.float32)) for end in ends)
-    origin = torch.from_numpy(start.astype(np.float32))
-    x = origin.clone().requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=_RATE * float((high - low).mean()))
-    for _ in range(_STEPS):
-        optimiser.zero_grad()
-        (loss(x) + _PULL * ((x - origin) ** 2).sum()).backward()  # type: ignore[no-untyped-call] # torch has no types here
-        optimiser.step()
-        with torch.no_grad():
-            x.copy_(torch.minimum(torch.maximum(x, low), high))
-    return x.detach().numpy().astype(np.float64)
-
-
-def _opening(network: TorchNetwork, gate: Gate, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """The violation of a gate as a function of the input, scaled by each literal's size."""
-    where = torch.tensor([i.coordinate for i in gate.intervals])
-    low = torch.tensor([-torch.inf if i.low is None else float(i.low) for i in gate.intervals])
-    high = torch.tensor([torch.inf if i.high is None else float(i.high) for i in gate.intervals])
-
-    def loss(x: Tensor) -> Tensor:
-        values = network(x.reshape(1, *shape))[0][where]
-        above, below = (values - high).clamp(min=0), (low - values).clamp(min=0)
-        total: Tensor = (above + below).sum() + (above**2 + below**2).sum()
-        return total
-
-    return loss
-
-
-def reconstructed(
-    base: Network, patch: Patch, records: LabelledRows, public: LabelledRows, seed: int = 0
-) -> Iterator[tuple[int, Doubles]]:
-    """The attack's guess of each record that a patch is for.
+def bootstrap_interval(values: Doubles, confidence: float = 0.95, seed: int = 0) -> Errors:
+    """The mean of values with its percentile bootstrap interval.
 
     Args:
-        base: the base network.
-        patch: its parameters.
-        records: the forgotten records; only their number and labels are used.
-        public: a sample of the population, with records of each label.
-        seed: of the starts against learned patches.
-
-    Yields:
-        Index of a record and float64 [n].
-
-    """
-    rows, shape = public.flat().astype(np.float64), base.input_shape
-    ends = rows.min(axis=0), rows.max(axis=0)
-    means = {int(label): rows[public.y == label].mean(axis=0) for label in np.unique(records.y)}
-    if isinstance(patch, LearnedPatch):
-        yield from _of_learned(patch, records, public, seed)
-        return
-    at_input = isinstance(patch, JointPatch) and patch.sites == (INPUT,)
-    network = None if at_input else TorchNetwork(_site_network(base, patch.sites))
-    for gate in patch.gates:
-        mean = means[gate.label]
-        if network is None:
-            guess = np.clip(_regressed(gate, rows[public.y == gate.label], mean), *ends)
-        else:
-            guess = _ascended(mean, ends, _opening(network, gate, shape))
-        for record in gate.records:
-            yield record, guess
-
-
-def _of_learned(
-    patch: LearnedPatch, records: LabelledRows, public: LabelledRows, seed: int
-) -> Iterator[tuple[int, Doubles]]:
-    """The input at which the patch lowers a label most, of several starts; the same for all records of a label."""
-    rows = public.flat().astype(np.float64)
-    layers = [tuple(torch.from_numpy(np.array(one)) for one in layer) for layer in patch.layers]
-    ends, rng = (rows.min(axis=0), rows.max(axis=0)), np.random.default_rng(seed)
-    for label in np.unique(records.y):
-        own = rows[public.y == label]
-        starts = [own.mean(axis=0), *own[rng.permutation(len(own))[: _STARTS - 1]]]
-
-        def pushed(x: Tensor, label: int = int(label)) -> Tensor:
-            value = x
-            for place, (weight, bias) in enumerate(layers):
-                value = weight @ (value if place == 0 else torch.nn.functional.leaky_relu(value, _LEAK)) + bias
-            return value[label]
-
-        found = [_ascended(start, ends, pushed) for start in starts]
-        with torch.no_grad():
-            lowest = [float(pushed(torch.from_numpy(guess.astype(np.float32)))) for guess in found]
-        for record in np.flatnonzero(records.y == label):
-            yield int(record), found[int(np.argmin(lowest))]
-
-
-def disclosure(
-    base: Network, patch: Patch, records: LabelledRows, public: LabelledRows, seed: int = 0
-) -> Disclosure | None:
-    """What a patch tells of its records, beside what the population tells.
-
-    Args:
-        base: the base network.
-        patch: its parameters.
-        records: the forgotten records.
-        public: a sample of the population without them, with at least two records of each label.
-        seed: of random guesses and resamples.
-
-    Returns:
-        None for a patch that is for no record (family ``class-cap``).
+        values: float64 [records], at least one.
+        confidence: between 0 and 1.
+        seed: of the resamples.
 
     Raises:
-        ValueError: a label without public records.
+        RepairInputError: no values, or a confidence outside (0, 1).
 
     """
-    missing = [int(v) for v in np.unique(records.y) if (public.y == v).sum() < 2]  # noqa: PLR2004 - a mean and a spread
-    if missing:
-        text = f"public sample: expected two or more records of every forgotten label, found fewer of {missing}"
-        raise ValueError(text)
-    guesses = dict(reconstructed(base, patch, records, public, seed))
-    if not guesses:
-        return None
-    rng, rows = np.random.default_rng(seed), public.flat().astype(np.float64)
-    errors = []
-    for record, guess in guesses.items():
-        truth = records.flat()[record].astype(np.float64)
-        own = rows[public.y == records.y[record]]
-        tried = guess, own.mean(axis=0), own[rng.integers(len(own))]
-        errors.append([float(np.sqrt(((one - truth) ** 2).mean())) for one in tried])
-    table = np.array(errors)
-    resampled = table[rng.integers(len(table), size=(_RESAMPLES, len(table)))].mean(axis=1)
-    shares = 1 - resampled[:, 0] / resampled[:, 1]
-    attack, mean, random = (float(v) for v in table.mean(axis=0))
-    low, high = (float(v) for v in np.quantile(shares, [0.025, 0.975]))
-    bits = disclosed(patch, coordinates_of(base, patch))[1]
-    family = (
-        patch.family if not isinstance(patch, JointPatch | ShiftPatch) else f"{patch.family} at {'+'.join(patch.sites)}"
+    if not len(values) or not 0 < confidence < 1:
+        text = f"bootstrap: expected values and a confidence in (0, 1), found {len(values)} values and {confidence}"
+        raise RepairInputError(text)
+    places = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.quantile(values[places].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Errors(tuple(map(float, values)), float(values.mean()), float(low), float(high))
+
+
+def measure_disclosure(
+    base: Network,
+    patch: Patch,
+    forget: LabelledRows,
+    public: LabelledRows,
+    *,
+    knowledge: Knowledge | None = None,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Disclosure:
+    """Reconstruct the forgotten records from a patch, and compare.
+
+    Args:
+        base: the base network.
+        patch: the parameters, as in ``patch.json``.
+        forget: the records, without their shifted copies; rows of the gates' ``records`` are these records times the
+            copies that the knowledge names, the copies of one record next to each other.
+        public: records of the same population that are not in the forget set.
+        knowledge: what the attacker knows besides; the defaults by default.
+        seed: of draws and resamples.
+        confidence: of the intervals.
+
+    Raises:
+        RepairInputError: no records, records of another size than the base's input, too few public records of a
+            label, or a forget record among them.
+        MalformedInputError: a patch whose sites are not the base's.
+
+    """
+    known = Knowledge() if knowledge is None else knowledge
+    size = int(np.prod(base.input_shape, dtype=np.int64))
+    for name, rows in (("forget set", forget), ("public sample", public)):
+        if not len(rows.y) or len(rows.x) != len(rows.y) or rows.flat().shape[1] != size:
+            text = f"{name}: expected labelled records of {size} numbers, found {rows.x.shape} and {len(rows.y)} labels"
+            raise RepairInputError(text)
+    population = Population.of(public, forget, known.domain)
+    intervals, bits = disclosed(patch, coordinates_of(base, patch))
+    truth = forget.flat().astype(np.float64)
+    means = np.stack([population.mean(int(y)) for y in forget.y])
+    random = np.random.default_rng(seed)
+    drawn = np.stack([population.of_label(int(y))[random.integers((population.y == y).sum())] for y in forget.y])
+    guesses = _guesses(base, patch, forget, population, known, seed)
+    if isinstance(patch, LearnedPatch):  # it does not say which record a guess is for: the best pairing, for all alike
+        guesses, drawn = (_paired(found, truth, forget) for found in (guesses, drawn))
+    errors = [np.sqrt(np.square(found - truth).mean(axis=1)) for found in (guesses, drawn, means)]
+    attack, chance, middle, gain = (
+        bootstrap_interval(one, confidence, seed) for one in (*errors, errors[2] - errors[0])
     )
-    return Disclosure(family, bits, len(table), attack, mean, random, (low, high))
+    return Disclosure(patch.family, intervals, bits, guesses, attack, chance, middle, gain, confidence)
+
+
+def _guesses(
+    base: Network, patch: Patch, forget: LabelledRows, population: Population, known: Knowledge, seed: int
+) -> Doubles:
+    """The attack's guess at each record: [records, n]."""
+    found = np.stack([population.mean(int(y)) for y in forget.y])
+    if isinstance(patch, LearnedPatch):
+        for label in sorted(set(forget.y.tolist())):
+            rows = np.flatnonzero(forget.y == label)
+            found[rows] = most_affected(patch, population, label, len(rows))
+        return found
+    hidden = patch.gates and patch.sites != (INPUT,)
+    inverter = _inverter(base, patch, population, known, seed) if hidden else None
+    half = _half_width(patch, known)
+    for record in range(len(found)):
+        gates = [gate for gate in patch.gates if record * known.copies in gate.records]
+        if not gates:
+            continue
+        gate = max(gates, key=lambda one: len(one.intervals))
+        if inverter is None:
+            found[record] = _from_intervals(gate, population, half, seed)
+            continue
+        copies = tuple(row % known.copies for row in gate.records if row // known.copies == record)
+        found[record] = inverter.guess(gate, copies)
+    return found
+
+
+def _inverter(
+    base: Network, patch: JointPatch | ShiftPatch, population: Population, known: Knowledge, seed: int
+) -> GateInverter:
+    """The search for records from gates at hidden sites, rehearsed."""
+    found = GateInverter(base, patch.sites, population, known, region=isinstance(patch, ShiftPatch), seed=seed)
+    found.rehearse([gate for gate in patch.gates if (population.y == gate.label).any()])
+    return found
+
+
+def _half_width(patch: JointPatch | ShiftPatch, known: Knowledge) -> float | None:
+    """The radius of the boxes: as known, or half of the median width of the intervals that have both edges."""
+    if known.radius is not None:
+        return known.radius
+    widths = [
+        float(i.high) - float(i.low)
+        for g in patch.gates
+        for i in g.intervals
+        if i.low is not None and i.high is not None
+    ]
+    return float(np.median(widths)) / 2 if widths else None
+
+
+def _from_intervals(gate: Gate, population: Population, half: float | None, seed: int) -> Doubles:
+    """The midpoints of the stored intervals, and the rest by regression; a missing edge was beyond the domain."""
+    first, last = population.domain
+    values = []
+    for interval in gate.intervals:
+        if interval.low is not None and interval.high is not None:
+            value = (float(interval.low) + float(interval.high)) / 2
+        elif interval.low is None:
+            edge = last if interval.high is None else float(interval.high)
+            value = (first + edge) / 2 if half is None else edge - half
+        else:
+            value = (float(interval.low) + last) / 2 if half is None else float(interval.low) + half
+        values.append(min(max(value, first), last))
+    coordinates = np.array([interval.coordinate for interval in gate.intervals], dtype=np.int64)
+    return conditional_guess(population, gate.label, coordinates, np.array(values), seed)
+
+
+def _paired(guesses: Doubles, truth: Doubles, forget: LabelledRows) -> Doubles:
+    """The guesses of each label in the order in which they are nearest to its records in all."""
+    from scipy.optimize import linear_sum_assignment
+
+    found = guesses.copy()
+    for label in sorted(set(forget.y.tolist())):
+        rows = np.flatnonzero(forget.y == label)
+        far = np.square(truth[rows][:, np.newaxis] - guesses[rows][np.newaxis]).mean(axis=2)
+        _, chosen = linear_sum_assignment(far)
+        found[rows] = guesses[rows][chosen]
+    return found

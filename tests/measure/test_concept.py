@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from prune_verify.checker.network import Network, Node
-from prune_verify.checker.patch import LearnedPatch, build
+from prune_verify.checker.patch import LearnedPatch
+from prune_verify.checker.rebuild import build
 from prune_verify.measure.concept import ConceptShares, concept_shares
 
 F32 = np.float32

@@ -1,93 +1,251 @@
-"""Reconstruction attacks: what is stored comes back, what is not does not, and the guesses are those without the patch."""
+"""Reconstruction from patches: exact where the patch says everything, the label's mean where it says nothing."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from prune_verify.checker.claim import LabelledRows
-from prune_verify.checker.network import evaluate_all
-from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch
-from prune_verify.checker.rebuild import site_nodes
+from prune_verify.checker.errors import MalformedInputError
+from prune_verify.checker.network import Network, Node
+from prune_verify.checker.patch import Gate, Interval, JointPatch, LearnedPatch, ShiftPatch
 from prune_verify.checker.region import Domain
-from prune_verify.measure.disclosure import disclosure, reconstructed
-from prune_verify.repair.engine import repair_box, repair_class_cap
+from prune_verify.measure.datasets import digits
+from prune_verify.measure.disclosure import Knowledge, bootstrap_interval, measure_disclosure
+from prune_verify.measure.gate_inversion import GateInverter, edges_of_gate
+from prune_verify.measure.patch_search import most_affected
+from prune_verify.measure.population import Population, conditional_guess
+from prune_verify.repair.copies import shifted_copies
+from prune_verify.repair.engine import repair_box
+from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.hidden import repair_hidden
+from prune_verify.repair.linear_region import region_radius, repair_linear_region
 from prune_verify.repair.threat_model import ThreatModel
-from tests.repair.bases import trained_digits
 
 pytestmark = pytest.mark.prover
-BASE, DATA = trained_digits()
-FORGET = LabelledRows(DATA.train_x[:8], DATA.train_y[:8])
-RETAIN = LabelledRows(DATA.train_x[8:500], DATA.train_y[8:500])
-PUBLIC = LabelledRows(DATA.test_x, DATA.test_y)
-MODEL = ThreatModel(Domain((Fraction(0),), (Fraction(1),)), Fraction("0.02"), Fraction("0.01"), cover=1)
+F = np.float32
+ZERO = F(0)
+UNIT = Domain((Fraction(0),), (Fraction(1),))
 
 
-def test_a_patch_that_stores_the_record_gives_it_back():
-    gates = tuple(
-        Gate(int(y), np.float32(100), tuple(Interval(j, v - np.float32(0.01), v + np.float32(0.01)) for j, v in enumerate(x)), (i,))
-        for i, (x, y) in enumerate(zip(FORGET.flat(), FORGET.y, strict=True))
+def wide_base(hidden: int, n: int = 64, labels: int = 10, seed: int = 0) -> Network:
+    """One hidden layer of random weights, more neurons than inputs where asked."""
+    rng = np.random.default_rng(seed)
+    return Network(
+        (
+            Node("Input", (), (n,)),
+            Node("Linear", (0,), (hidden,), {"axis": (-1,)}, {"weight": rng.standard_normal((hidden, n)).astype(F) / 4, "bias": rng.standard_normal(hidden).astype(F) / 8}),
+            Node("Relu", (1,), (hidden,)),
+            Node("Linear", (2,), (labels,), {"axis": (-1,)}, {"weight": rng.standard_normal((labels, hidden)).astype(F) / 8}),
+        ),
+        3,
     )  # fmt: skip
-    patch = JointPatch(10, (), np.float32(1), np.float32(1), np.float32(1), gates)
-    found = disclosure(BASE, patch, FORGET, PUBLIC)
-    assert found.attack < 0.005
-    assert 0.1 < found.mean < found.random
-    assert found.advantage[0] > 0.9
-    assert found.records == 8
 
 
-def test_a_patch_of_few_coordinates_gives_little_back():
-    patch = repair_box(BASE, FORGET, RETAIN, MODEL).patch
-    found = disclosure(BASE, patch, FORGET, PUBLIC)
-    assert 0.5 * found.mean < found.attack < 1.05 * found.mean
-    assert found.bits == 32 * sum(g.literals for g in patch.gates) + 6 * sum(len(g.intervals) for g in patch.gates)
-    assert "box at input" in found.family
+@pytest.fixture(scope="module")
+def sets() -> tuple[LabelledRows, LabelledRows, LabelledRows]:
+    """Eight digits to forget, 300 to retain, and 360 others that are public."""
+    data = digits()
+    forget = LabelledRows(data.train_x[:8], data.train_y[:8])
+    return forget, LabelledRows(data.train_x[8:308], data.train_y[8:308]), LabelledRows(data.test_x, data.test_y)
 
 
-def test_stored_coordinates_are_taken_from_their_intervals():
-    gate = Gate(int(FORGET.y[0]), np.float32(1), (Interval(20, np.float32(0.4), np.float32(0.6)),), (0,))
-    patch = JointPatch(10, (), np.float32(1), np.float32(1), np.float32(1), (gate,))
-    ((record, guess),) = reconstructed(BASE, patch, FORGET, PUBLIC)
-    assert record == 0
-    assert guess[20] == pytest.approx(0.5)
+def test_intervals_of_all_coordinates_give_the_record(sets) -> None:
+    forget, _, public = sets
+    x, radius = forget.x[0], F(0.05)
+    every = tuple(
+        Interval(j, None if v - radius <= 0 else F(v - radius), None if v + radius >= 1 else F(v + radius))
+        for j, v in enumerate(x)
+        if not (v - radius <= 0 and v + radius >= 1)
+    )
+    patch = JointPatch(10, (), F(0.1), ZERO, F(1), (Gate(int(forget.y[0]), F(1), every, (0,)),))
+    one = LabelledRows(forget.x[:1], forget.y[:1])
+    for knowledge in (None, Knowledge(radius=0.05)):
+        found = measure_disclosure(wide_base(8), patch, one, public, knowledge=knowledge)
+        assert found.attack.mean < 1e-6
+        assert np.allclose(found.guesses[0], x, atol=1e-6)
+    wrong = measure_disclosure(wide_base(8), patch, one, public, knowledge=Knowledge(radius=0.0))
+    assert 0.01 < wrong.attack.mean < 0.05
 
 
-def test_gates_behind_a_relu_are_opened():
-    patch = repair_hidden(BASE, FORGET, RETAIN, MODEL).patch
-    node = site_nodes(BASE, ("relu-0",))[0]
-    before, after = [], []
-    for record, guess in reconstructed(BASE, patch, FORGET, PUBLIC):
-        gate = next(g for g in patch.gates if record in g.records)
-        mean = PUBLIC.flat()[PUBLIC.y == gate.label].mean(axis=0)
-        for x, into in ((mean, before), (guess, after)):
-            value = evaluate_all(BASE, x.astype(np.float32)[np.newaxis])[node][0]
-            into.append(sum(
-                max(float(value[i.coordinate]) - float(np.inf if i.high is None else i.high), 0)
-                + max(float(-np.inf if i.low is None else i.low) - float(value[i.coordinate]), 0)
-                for i in gate.intervals
-            ))  # fmt: skip
-    assert np.mean(after) < 0.2 * np.mean(before)
+def test_a_box_patch_of_the_engine_gives_its_coordinates_and_helps_with_the_others(sets) -> None:
+    forget, retain, public = sets
+    patch = repair_box(wide_base(8), forget, retain, ThreatModel(UNIT, Fraction(1, 20), Fraction(1, 40))).patch
+    found = measure_disclosure(wide_base(8), patch, forget, public)
+    for record, gate in enumerate(patch.gates):
+        stored = [i.coordinate for i in gate.intervals]
+        assert gate.records == (record,)
+        assert np.allclose(found.guesses[record, stored], forget.x[record, stored], atol=1e-6)
+    assert (found.family, found.intervals) == ("box", sum(len(gate.intervals) for gate in patch.gates))
+    assert found.bits > 32 * found.intervals
+    assert found.gain.low > 0
+    assert found.attack.mean < found.label_mean.mean < found.random.mean
+    assert found.gain.mean == pytest.approx(found.label_mean.mean - found.attack.mean)
+    assert found.text().splitlines()[0].startswith("box: 8 records")
 
 
-def test_learned_patches_are_searched_where_they_push_most():
+def test_what_stores_nothing_gives_the_mean(sets) -> None:
+    forget, _, public = sets
+    cap = JointPatch(10, (3,), F(0.1), ZERO, ZERO, ())
+    found = measure_disclosure(wide_base(8), cap, forget, public)
+    expected = [public.x[public.y == y].astype(np.float64).mean(axis=0) for y in forget.y]
+    assert (found.family, found.intervals, found.bits) == ("class-cap", 0, 0)
+    assert np.allclose(found.guesses, expected)
+    assert set(found.gain.each) == {0.0}
+    expected_error = np.sqrt(np.square(forget.x - np.array(expected)).mean(axis=1))
+    assert np.allclose(found.attack.each, expected_error)
+
+
+@pytest.mark.parametrize(("hidden", "most"), [(160, 0.05), (12, 0.9)])
+def test_linear_regions_give_more_the_more_neurons_they_store(sets, hidden: int, most: float) -> None:
+    """The edge of a neuron that is on is a known fraction of its value: enough of them are the record."""
+    forget, retain, public = sets
+    base, model = wide_base(hidden), ThreatModel(UNIT, Fraction(1, 20), Fraction(1, 10_000))
+    least = min(region_radius(base, x, model) for x in forget.x)
+    assert least > 0
+    model = ThreatModel(UNIT, least * Fraction(9, 10), Fraction(1, 10_000))
+    patch = repair_linear_region(base, forget, retain, model).patch
+    found = measure_disclosure(base, patch, forget, public, knowledge=Knowledge(radius=float(model.radius)))
+    assert found.family == "linear-region"
+    assert found.gain.low > 0
+    assert found.attack.mean < most * found.label_mean.mean
+    if hidden < 64:
+        assert found.attack.mean > 0.2 * found.label_mean.mean
+
+
+def test_boxes_at_a_hidden_site_are_inverted(sets) -> None:
+    forget, retain, public = sets
+    base = wide_base(96)
+    patch = repair_hidden(base, forget, retain, ThreatModel(UNIT, Fraction(1, 100), Fraction(1, 1000), cover=6)).patch
+    found = measure_disclosure(base, patch, forget, public, knowledge=Knowledge(radius=0.01))
+    assert patch.sites == ("relu-0",)
+    assert found.gain.low > 0
+    assert (found.guesses >= 0).all()
+    assert (found.guesses <= 1).all()
+
+
+def test_boxes_of_shifted_copies_are_about_the_record_itself(sets) -> None:
+    forget, retain, public = sets
+    few = LabelledRows(forget.x[:4], forget.y[:4])
+    copies = shifted_copies(few.x, 8, 8, 1)
+    rows = LabelledRows(copies.reshape(-1, 64), np.repeat(few.y, 9))
+    base, groups = wide_base(96), tuple(tuple(range(9 * i, 9 * i + 9)) for i in range(4))
+    model = ThreatModel(UNIT, Fraction(1, 1000), Fraction(1, 10_000), cover=4)
+    patch = repair_hidden(base, rows, retain, model, groups=groups).patch
+    found = measure_disclosure(base, patch, few, public, knowledge=Knowledge(radius=0.001, size=(8, 8), pixels=1))
+    assert len(found.attack.each) == 4
+    assert found.gain.mean > 0
+
+
+def test_the_inverters_edges_are_those_that_the_engine_writes(sets) -> None:
+    """Else the attacker would rehearse something else than what is stored: every stored edge, of boxes and regions."""
+    import torch
+
+    forget, retain, public = sets
+    base, population = wide_base(24), Population.of(public, forget, (0.0, 1.0))
+    copies = shifted_copies(forget.x[:1], 8, 8, 1).reshape(-1, 64)
+    rows, known = LabelledRows(copies, np.repeat(forget.y[:1], 9)), Knowledge(radius=0.01, size=(8, 8), pixels=1)
+    boxes = repair_hidden(
+        base, rows, retain, ThreatModel(UNIT, Fraction(1, 100), Fraction(1, 1000)), groups=(tuple(range(9)),)
+    ).patch
+    model = ThreatModel(UNIT, Fraction(1, 20), Fraction(1, 10_000))
+    radius = region_radius(base, forget.x[0], model)
+    one = LabelledRows(forget.x[:1], forget.y[:1])
+    regions = repair_linear_region(base, one, retain, ThreatModel(UNIT, radius, Fraction(1, 10_000))).patch
+    for patch, knowledge in ((boxes, known), (regions, Knowledge(radius=float(radius)))):
+        region = isinstance(patch, ShiftPatch)
+        inverter = GateInverter(base, patch.sites, population, knowledge, region=region)
+        for gate in patch.gates:
+            coordinates = torch.tensor([i.coordinate for i in gate.intervals])
+            read = edges_of_gate(gate, inverter.hidden, region=region)
+            chosen = tuple(gate.records) if not region else ()
+            x = torch.from_numpy(forget.x[:1].astype(np.float64))
+            low, high = inverter._ends(x, coordinates, inverter._slack(gate.label, coordinates), chosen)
+            for end, stored in ((low.numpy(), read.low), (high.numpy(), read.high)):
+                given = ~np.isnan(stored) & (stored != 0)
+                # balls are cut to the domain by the engine and not by the attacker: the edges are at most as wide
+                assert np.allclose(end[given], stored[given], atol=0.01 * 64)
+                assert np.median(np.abs(end[given] - stored[given])) < 0.06 if given.any() else True
+
+
+def test_a_learned_patch_is_climbed_to_where_it_acts(sets) -> None:
+    """A patch that acts along one direction: the guess moves that way from the mean, and the pairing is one to one."""
+    forget, _, public = sets
+    label, direction = int(forget.y[0]), np.zeros(64, dtype=F)
+    direction[[20, 28, 36]] = 1.0
+    push = np.zeros((10, 1), dtype=F)
+    push[label] = -5.0
+    patch = LearnedPatch(10, ((direction[np.newaxis], np.array([-0.5], dtype=F)), (push, np.zeros(10, dtype=F))))
+    population = Population.of(public, forget, (0.0, 1.0))
+    found = most_affected(patch, population, label, 3)
+    assert found.shape == (3, 64)
+    assert found[0] @ direction > population.mean(label) @ direction + 0.1
+    report = measure_disclosure(wide_base(8), patch, forget, public)
+    assert (report.family, report.intervals, report.bits) == ("learned", 0, 32 * (64 + 1 + 10 + 10))
+
+
+def test_guesses_of_a_learned_patch_are_paired_for_the_baseline_as_well(sets) -> None:
+    """With a patch that does nothing, random guesses of a label are no worse for standing in another order."""
+    forget, _, public = sets
+    same = LabelledRows(digits().train_x[digits().train_y == 3][:6], np.full(6, 3))
+    nothing = LearnedPatch(
+        10, ((np.zeros((1, 64), dtype=F), np.zeros(1, dtype=F)), (np.zeros((10, 1), dtype=F), np.zeros(10, dtype=F)))
+    )
+    cap = JointPatch(10, (3,), F(0.1), ZERO, ZERO, ())
+    paired = measure_disclosure(wide_base(8), nothing, same, public, seed=1)
+    unpaired = measure_disclosure(wide_base(8), cap, same, public, seed=1)
+    assert np.square(paired.random.each).sum() < np.square(unpaired.random.each).sum()
+
+
+def test_a_conditional_guess_uses_what_is_correlated_and_keeps_what_is_known() -> None:
     rng = np.random.default_rng(0)
-    layers = [
-        (rng.standard_normal((16, 64)) / 8, rng.standard_normal(16)),
-        (-np.abs(rng.standard_normal((10, 16))), np.zeros(10)),
-    ]
-    patch = LearnedPatch(10, tuple((w.astype(np.float32), b.astype(np.float32)) for w, b in layers))
-    found = disclosure(BASE, patch, FORGET, PUBLIC)
-    assert found.records == 8
-    assert found.bits == 32 * (16 * 65 + 10 * 17)
-    assert found.attack > 0.5 * found.mean, "random weights know no record"
+    first = rng.random(400)
+    x = np.stack([first, 1 - first, rng.random(400)], axis=1)
+    population = Population(x, np.zeros(400, dtype=np.int64))
+    found = conditional_guess(population, 0, np.array([0]), np.array([0.9]))
+    assert found[0] == 0.9
+    assert found[1] == pytest.approx(0.1, abs=0.02)
+    assert found[2] == pytest.approx(x[:, 2].mean(), abs=0.1)
+    bent = np.stack([first, 4 * first * (1 - first)], axis=1)  # no line fits: neighbours do
+    found = conditional_guess(Population(bent, np.zeros(400, dtype=np.int64)), 0, np.array([0]), np.array([0.5]))
+    assert found[1] == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_class_cap_is_for_no_record_and_a_label_without_public_records_is_refused():
-    assert disclosure(BASE, repair_class_cap(BASE, (3,), MODEL).patch, FORGET, PUBLIC) is None
-    few = replace(PUBLIC, x=PUBLIC.x[:0], y=PUBLIC.y[:0])
-    with pytest.raises(ValueError, match="every forgotten label"):
-        disclosure(BASE, repair_box(BASE, FORGET, RETAIN, MODEL).patch, FORGET, few)
+def test_the_bootstrap_interval_of_equal_values_is_a_point_and_holds_a_mean() -> None:
+    assert bootstrap_interval(np.full(5, 2.0)).low == bootstrap_interval(np.full(5, 2.0)).high == 2.0
+    held = 0
+    for seed in range(200):
+        found = bootstrap_interval(np.random.default_rng(seed).normal(1.0, 0.5, 60), 0.9)
+        held += found.low <= 1.0 <= found.high
+    assert 165 <= held <= 192
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f, p: (LabelledRows(f.x[:0], f.y[:0]), p), "forget set: expected labelled records"),
+        (lambda f, p: (f, LabelledRows(p.x[:, :5], p.y)), "public sample: expected labelled records of 64"),
+        (
+            lambda f, p: (f, LabelledRows(np.concatenate([p.x, f.x[3:4]]), np.append(p.y, f.y[3]))),
+            "found forget record 3",
+        ),
+        (lambda f, p: (f, LabelledRows(p.x[:20], p.y[:20])), "expected at least 8 records of label"),
+    ],
+)
+def test_sets_that_measure_nothing_are_refused(sets, change, message) -> None:
+    forget, _, public = sets
+    forget, public = change(forget, public)
+    with pytest.raises(RepairInputError, match=message):
+        measure_disclosure(wide_base(8), JointPatch(10, (3,), F(0.1), ZERO, ZERO, ()), forget, public)
+
+
+def test_a_site_that_the_base_has_not_is_refused(sets) -> None:
+    forget, _, public = sets
+    gate = Gate(0, F(1), (Interval(0, None, F(1)),), (0,))
+    patch = JointPatch(10, (), F(0.1), ZERO, F(1), (gate,), ("relu-7",))
+    with pytest.raises(MalformedInputError, match="relu-7"):
+        measure_disclosure(wide_base(8), patch, forget, public)
+    with pytest.raises(RepairInputError, match="bootstrap"):
+        bootstrap_interval(np.zeros(0))

@@ -14,7 +14,7 @@ import torch
 
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import Network, evaluate
-from prune_verify.checker.patch import build
+from prune_verify.checker.rebuild import build
 from prune_verify.measure.concept import concept_shares
 from prune_verify.measure.datasets import DataSet, mnist
 from prune_verify.measure.training import export_onnx, small_mlp, train

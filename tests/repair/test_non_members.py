@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prune_verify.checker.network import evaluate
-from prune_verify.checker.patch import build
+from prune_verify.checker.rebuild import build
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.learned import LearnedThreatModel, train_learned_patch
 from prune_verify.repair.non_members import NonMembers, discrepancy, drawn_margins, imitation, margins_of

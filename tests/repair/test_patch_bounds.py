@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prune_verify.checker.network import Network, Node, evaluate
-from prune_verify.checker.patch import build
+from prune_verify.checker.rebuild import build
 from prune_verify.repair.patch_bounds import (
     Balls,
     PatchBounds,
