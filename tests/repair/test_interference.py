@@ -169,3 +169,12 @@ def test_the_command_refuses_what_cannot_be_kept_apart_and_names_the_requests(tm
     assert "requests interfere: 'first', 'second'" in found["error"]
     assert "forget records 0, 1" in found["error"]
     assert not (tmp_path / "out1" / "patch.json").exists()
+
+
+def test_an_earlier_record_that_joins_a_later_ones_gate_is_named_in_order():
+    live, retain, _ = in_the_slab()
+    twins = LabelledRows(np.repeat(live.x[:1], 2, axis=0), np.array([0, 0]))
+    made = repair_box(BASE, LabelledRows(twins.x[1:], twins.y[1:]), retain, MODEL).patch.gates[0]
+    standing = Standing((replace(made, records=(1,)),), np.ones(6, dtype=np.bool_))
+    found = repair_live(BASE, twins, retain, MODEL, standing)
+    assert [gate.records for gate in found.result.patch.gates] == [(0, 1)], "patch.json lists records ascending"
