@@ -188,7 +188,7 @@ def test_a_learned_patch_is_climbed_to_where_it_acts(sets) -> None:
 
 def test_guesses_of_a_learned_patch_are_paired_for_the_baseline_as_well(sets) -> None:
     """With a patch that does nothing, random guesses of a label are no worse for standing in another order."""
-    forget, _, public = sets
+    _, _, public = sets
     same = LabelledRows(digits().train_x[digits().train_y == 3][:6], np.full(6, 3))
     nothing = LearnedPatch(
         10, ((np.zeros((1, 64), dtype=F), np.zeros(1, dtype=F)), (np.zeros((10, 1), dtype=F), np.zeros(10, dtype=F)))
