@@ -268,6 +268,17 @@ def gamma_of(coordinates: int, gap: Fraction) -> np.float32:
     return round_up((1 + terms * rules.U) / (gap - terms * _TINY))
 
 
+def _on_fewer(gates: tuple[Gate, ...]) -> tuple[tuple[Gate, ...], list[int]]:
+    """The gates as they read only those coordinates that some of them reads, and which these are, ascending."""
+    used = sorted({interval.coordinate for gate in gates for interval in gate.intervals})
+    place = {coordinate: i for i, coordinate in enumerate(used)}
+    moved = (
+        replace(gate, intervals=tuple(replace(i, coordinate=place[i.coordinate]) for i in gate.intervals))
+        for gate in gates
+    )
+    return tuple(moved), used
+
+
 def _conflicts(
     patch: JointPatch, retain: LabelledRows, model: ThreatModel, standing: Standing | None
 ) -> tuple[int, ...]:
@@ -280,6 +291,7 @@ def _conflicts(
     unchecked = np.arange(len(retain.y)) if standing is None else np.flatnonzero(~standing.checked)
     for gates, rows in ((patch.gates[:old], unchecked), (patch.gates[old:], np.arange(len(retain.y)))):
         if gates and len(rows):
-            found = rules.separate(gates, flat[rows], model.retained_radius, model.arithmetics)
+            read, looked_at = _on_fewer(gates)
+            found = rules.separate(read, flat[rows[:, np.newaxis], looked_at], model.retained_radius, model.arithmetics)
             closed[rows] &= np.logical_and.reduce([one.closed for one in found.values()])
     return tuple(int(i) for i in np.flatnonzero(~closed))
