@@ -6,7 +6,8 @@ The attacker has the patch, the base, a public sample of the population and what
   them by regression on the sample;
 - gates at hidden sites, and ``linear-region``: the input whose own gate would be the stored one
   (:mod:`prune_verify.measure.gate_inversion`);
-- ``learned``: the inputs on which the patch acts most (:mod:`prune_verify.measure.patch_search`);
+- ``learned``: the likeliest inputs that the base knows and the patched network does not
+  (:mod:`prune_verify.measure.patch_search`);
 - ``class-cap``, and records without a gate: nothing is stored, the guess is the label's mean.
 
 Each guess is compared with the record, and with what is guessed without the patch: the label's mean, and a record of
@@ -29,7 +30,7 @@ from prune_verify.checker.patch import INPUT, Gate, JointPatch, LearnedPatch, Pa
 from prune_verify.checker.patch_json import disclosed
 from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.measure.gate_inversion import GateInverter, Knowledge
-from prune_verify.measure.patch_search import most_affected
+from prune_verify.measure.patch_search import PatchSearch
 from prune_verify.measure.population import Population, conditional_guess
 from prune_verify.repair.errors import RepairInputError
 
@@ -168,9 +169,10 @@ def _guesses(
     """The attack's guess at each record: [records, n]."""
     found = np.stack([population.mean(int(y)) for y in forget.y])
     if isinstance(patch, LearnedPatch):
+        search = PatchSearch(base, patch, population)
         for label in sorted(set(forget.y.tolist())):
             rows = np.flatnonzero(forget.y == label)
-            found[rows] = most_affected(patch, population, label, len(rows))
+            found[rows] = search.guesses(label, len(rows))
         return found
     hidden = patch.gates and patch.sites != (INPUT,)
     inverter = _inverter(base, patch, population, known, seed) if hidden else None

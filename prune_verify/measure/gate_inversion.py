@@ -11,7 +11,7 @@ Source: MATHS 4.1 (privacy of the patch itself), 4.2; model inversion, Fredrikso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -30,11 +30,13 @@ from prune_verify.measure.population import Population
 __all__ = ["Edges", "GateInverter", "Knowledge", "edges_of_gate"]
 
 Doubles = npt.NDArray[np.float64]
+_OFF = 2.0**-60  # greatest value of a neuron that is off, as enclosures in floating point say it
 _LINEAR_REGION_EDGE = 2.0**-10  # of the least value of a neuron that is on, as repair.linear_region writes it
 _WEIGHTS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5)
 _REHEARSALS = 6
 _REHEARSED_GATES = 3
-_STEPS = 200
+_STEPS = 80
+_LAST_STEPS = 80
 _RATE = 0.1
 _PUBLIC = 1024  # records that say how much a value varies
 _LEAST_SCALE = 1e-6
@@ -47,7 +49,8 @@ class Knowledge:
     """What a holder of the patch knows besides it: the request and the certificate say it.
 
     Args:
-        radius: of the forget balls, in input units; None: guessed from the widths of intervals, or 0.
+        radius: of the forget balls, in input units; None: guessed from the widths of
+            intervals at the input, and 0 at hidden sites.
         size: height and width of the pictures, where gates are about shifted copies.
         pixels: most shift of the copies.
         fill: what the border of a shifted copy shows.
@@ -95,8 +98,26 @@ def edges_of_gate(gate: Gate, hidden: npt.NDArray[np.bool_], *, region: bool) ->
     scale = 1 / _LINEAR_REGION_EDGE if region else 1.0
     low = [np.nan if i.low is None else float(i.low) * scale for i in gate.intervals]
     high = [np.nan if i.high is None else float(i.high) for i in gate.intervals]
+    high = [0.0 if hidden[i.coordinate] and h < _OFF else h for i, h in zip(gate.intervals, high, strict=True)]
     cut = [float(i.low is None and i.high is not None and hidden[i.coordinate]) for i in gate.intervals]
     return Edges(np.array([low]), np.array([high]), np.array([cut]))
+
+
+def _minimise(z: Tensor, loss: Callable[[], Tensor]) -> None:
+    """Small steps first, which find the way past kinks, then a method that follows narrow valleys."""
+    adam = torch.optim.Adam([z], lr=_RATE)
+    last = torch.optim.LBFGS([z], max_iter=_LAST_STEPS, history_size=20, line_search_fn="strong_wolfe")
+
+    def slope(optimiser: torch.optim.Optimizer) -> float:
+        optimiser.zero_grad(set_to_none=True)
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call] # torch has no types here
+        return float(value.detach())
+
+    for _ in range(_STEPS):
+        slope(adam)
+        adam.step()
+    last.step(lambda: slope(last))  # type: ignore[no-untyped-call] # torch has no types here
 
 
 class GateInverter:
@@ -140,7 +161,7 @@ class GateInverter:
         with torch.no_grad():
             public = torch.from_numpy(population.x[:_PUBLIC])
             self._scale = self._values(public, everything).std(dim=0).clamp_min(_LEAST_SCALE)
-        self._weight = _WEIGHTS[-1]
+        self._weight, self._radius = _WEIGHTS[-1], knowledge.radius or 0.0
 
     def _prior(self, label: int) -> tuple[Tensor, Tensor]:
         if label not in self._priors:
@@ -169,30 +190,32 @@ class GateInverter:
         return torch.stack(moved, dim=1)
 
     def _ends(
-        self, x: Tensor, coordinates: Tensor, slack: Tensor, chosen: tuple[int, ...] = ()
+        self, x: Tensor, coordinates: Tensor, slopes: Tensor, chosen: tuple[int, ...] = ()
     ) -> tuple[Tensor, Tensor]:
         """Least and greatest values over the balls of the copies, before the ReLU: [rows, coordinates] each."""
         copies = self._copies(x, chosen)
         values = self._values(copies.flatten(0, 1), coordinates).reshape(len(x), copies.shape[1], -1)
-        return values.amin(dim=1) - slack, values.amax(dim=1) + slack
+        first, last = self._population.domain  # balls are cut to it
+        down, up = (room.clamp(0.0, self._radius) for room in (copies - first, last - copies))
+        least = values - down @ slopes.relu().T - up @ (-slopes).relu().T
+        greatest = values + up @ slopes.relu().T + down @ (-slopes).relu().T
+        return least.amin(dim=1), greatest.amax(dim=1)
 
-    def _slack(self, label: int, coordinates: Tensor) -> Tensor:
-        """What the radius adds to each side: exact behind one linear layer, at the label's mean behind more."""
-        if not self._knowledge.radius:
-            return torch.zeros(len(coordinates), dtype=torch.float64)
+    def _slopes(self, label: int, coordinates: Tensor) -> Tensor:
+        """By how much each value moves with each input, at the label's mean (behind one layer everywhere): [., n]."""
         slopes = []
         for start in range(0, len(coordinates), _ROWS):
             part = coordinates[start : start + _ROWS]
             x = self._prior(label)[0].expand(len(part), -1).clone().requires_grad_()
             chosen = self._values(x, part).diagonal().sum()
             (slope,) = torch.autograd.grad(chosen, x)
-            slopes.append(slope.abs().sum(dim=1))
-        return torch.cat(slopes) * self._knowledge.radius
+            slopes.append(slope)
+        return torch.cat(slopes)
 
-    def _own_edges(self, x: Tensor, coordinates: Tensor, slack: Tensor) -> Edges:
+    def _own_edges(self, x: Tensor, coordinates: Tensor, slopes: Tensor) -> Edges:
         """The edges that gates of these records would have."""
         with torch.no_grad():
-            low, high = (end.numpy() for end in self._ends(x, coordinates, slack))
+            low, high = (end.numpy() for end in self._ends(x, coordinates, slopes))
         hidden = self.hidden[coordinates.numpy()]
         if self._region:
             on = low > 0
@@ -208,7 +231,7 @@ class GateInverter:
         label: int,
         edges: Edges,
         coordinates: Tensor,
-        slack: Tensor,
+        slopes: Tensor,
         weight: float,
         copies: tuple[int, ...] = (),
     ) -> Doubles:
@@ -218,23 +241,20 @@ class GateInverter:
         has_low, off, has_high = ~low.isnan(), high <= 0, high > 0
         first, last = self._population.domain
         z = torch.zeros((len(low), directions.shape[1]), dtype=torch.float64, requires_grad=True)
-        optimiser = torch.optim.Adam([z], lr=_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
 
         def record() -> Tensor:
             x = mean + z @ directions.T
             inside = x.clamp(first, last)
             return inside + _LEAK * (x - inside)
 
-        for _ in range(_STEPS if weight < float("inf") else 0):
-            least, greatest = self._ends(record(), coordinates, slack, copies)
+        def loss() -> Tensor:
+            least, greatest = self._ends(record(), coordinates, slopes, copies)
             below = torch.where(has_low, least - low, cut * least.relu()) / scale
             above = torch.where(has_high, greatest - high, off * greatest.relu()) / scale
-            loss = below.square().sum() + above.square().sum() + weight * z.square().sum()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call] # torch has no types here
-            optimiser.step()
-            schedule.step()
+            return below.square().sum() + above.square().sum() + weight * z.square().sum()
+
+        if weight < float("inf"):
+            _minimise(z, loss)
         with torch.no_grad():
             return np.asarray(record().clamp(first, last).numpy())
 
@@ -253,10 +273,10 @@ class GateInverter:
                 own = self._population.of_label(gate.label)
                 own = own[np.random.default_rng(self._seed).permutation(len(own))[:_REHEARSALS]]
                 coordinates = torch.tensor([i.coordinate for i in gate.intervals])
-                slack = self._slack(gate.label, coordinates)
-                edges = self._own_edges(torch.from_numpy(own), coordinates, slack)
+                slopes = self._slopes(gate.label, coordinates)
+                edges = self._own_edges(torch.from_numpy(own), coordinates, slopes)
                 for place, weight in enumerate(weights):
-                    found = self._searched(gate.label, edges, coordinates, slack, weight)
+                    found = self._searched(gate.label, edges, coordinates, slopes, weight)
                     errors[place] += float(np.square(found - own).mean())
         self._weight = weights[int(np.argmin(errors))]
 
@@ -271,5 +291,5 @@ class GateInverter:
         coordinates = torch.tensor([i.coordinate for i in gate.intervals])
         edges = edges_of_gate(gate, self.hidden, region=self._region)
         with one_thread():
-            slack = self._slack(gate.label, coordinates)
-            return np.asarray(self._searched(gate.label, edges, coordinates, slack, self._weight, copies)[0])
+            slopes = self._slopes(gate.label, coordinates)
+            return np.asarray(self._searched(gate.label, edges, coordinates, slopes, self._weight, copies)[0])
