@@ -160,12 +160,19 @@ def _encode(options: argparse.Namespace) -> Result:
 
 
 def _verify(options: argparse.Namespace) -> Result:
-    verdict = run_verify(options, _say(options) if sys.stderr.isatty() else lambda _: None)
-    if options.report:
-        from prune_verify.audit.report_command import report_of_verification
+    say = _say(options) if sys.stderr.isatty() else lambda _: None
+    if not any((options.report, options.report_json, options.verdict_out, options.auditor_key)):
+        verdict = run_verify(options, say)
+        return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
+    from prune_verify.audit.verify_command import verify_command
 
-        report_of_verification(options.report, verdict, options)
-    return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
+    return Result(*verify_command(options, say))
+
+
+def _verdict(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.verify_command import verdict_check_command
+
+    return Result(*verdict_check_command(options))
 
 
 def _check_proof(options: argparse.Namespace) -> Result:
@@ -325,9 +332,8 @@ def _parser() -> argparse.ArgumentParser:
     sign.add_argument("--add", action="store_true", help="add a signature to an envelope that exists")
     verify = add("verify", _verify, "check a certificate as an auditor who trusts nothing the owner says")
     add_verify_arguments(verify)
-    verify.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
-    verify.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
-    verify.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
+    _add_answers(verify)
+    _add_verdict(add("verdict", _verdict, "check a verdict file: which auditor signed it, and about which files"))
     check = add("check-proof", _check_proof, "check a proof that a VNN-LIB property has no counterexample")
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
@@ -338,6 +344,33 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """What ``verify`` writes beside its answer."""
+    parser.add_argument(
+        "--verdict-out", type=Path, metavar="NAME.verdict.json", help="a signed verdict for third parties"
+    )
+    parser.add_argument("--auditor-key", type=Path, metavar="AUDITOR.key", help="the key that signs it")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
+    parser.add_argument("--report-json", type=Path, metavar="OUT.json", help="the same report as data")
+    parser.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
+    parser.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
+
+
+def _add_verdict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("file", type=Path, metavar="NAME.verdict.json")
+    parser.add_argument(
+        "--trust", type=Path, required=True, help="your trust store; the signer needs role auditor in it"
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="NAME.unlearn.json", help="it must be about this certificate"
+    )
+    parser.add_argument("--policy", type=Path, help="it must have been judged by this policy")
+    parser.add_argument("--base", type=Path, help="it must be about this base network")
+    parser.add_argument("--patched", type=Path, help="it must be about this patched network")
+    parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:

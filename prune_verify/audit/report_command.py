@@ -13,6 +13,7 @@ from pathlib import Path
 from prune_verify.audit.learning import learning_rows
 from prune_verify.audit.report import write_report
 from prune_verify.audit.report_data import report_data_from_files
+from prune_verify.audit.report_json import write_report_json
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.envelope import parse_envelope
@@ -42,11 +43,10 @@ def _rows(spec: str | None, options: argparse.Namespace) -> LabelledRows | None:
     return LabelledRows(found.x, found.y)
 
 
-def report_of_verification(path: Path, verdict: Verdict, options: argparse.Namespace) -> None:
-    """Write the report of a verification.
+def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> None:
+    """Write the report of a verification, for people (``report``) and as data (``report_json``).
 
     Args:
-        path: the HTML file.
         verdict: of the checker.
         options: the arguments of ``verify``; ``test``: held-out records for the before-and-after table; ``learning``:
             the learning curves of a learned patch.
@@ -74,10 +74,12 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
         "--encoding": options.encoding,
         "--challenge": options.challenge,
         "--at-time": options.at_time,
+        "--resolve-smt": options.resolve_smt,
     }
-    words = ["python", "-m", "prune_verify.checker", "verify", str(certificate)]
+    words = ["python", "-P", "-m", "prune_verify.checker", "verify", str(certificate)]
     for name, value in named.items():
         words += [] if value is None else [name, str(value)]
+    words += ["--exact"] if options.exact else []
     data = report_data_from_files(
         verdict,
         _bytes(options.base),
@@ -91,4 +93,7 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
     )
     if options.learning is not None:
         data = replace(data, learning=learning_rows(_bytes(options.learning), options.learning.name))
-    write_report(path, data)
+    if options.report is not None:
+        write_report(options.report, data)
+    if options.report_json is not None:
+        write_report_json(options.report_json, data)

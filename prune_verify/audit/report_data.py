@@ -175,7 +175,21 @@ def answers(network: Network, x: Floats) -> Labels:
     return np.concatenate(found)
 
 
-def _network(data: bytes, name: str, notes: list[str]) -> Network | None:
+def _as_checked(verdict: Verdict, files: dict[str, bytes | None], notes: list[str]) -> dict[str, bytes | None]:
+    """The files, without those that are no longer what the checker read: they are read once more for the report."""
+    checked = dict(verdict.digests)
+    result = dict(files)
+    for name, key in (("base network", "base"), ("patched network", "patched")):
+        data = files[name]
+        if key in checked and (data is None or sha256_hex(data) != checked[key]):
+            notes.append(f"the {name} is no longer the file that was checked, so nothing was evaluated with it")
+            result[name] = None
+    return result
+
+
+def _network(data: bytes | None, name: str, notes: list[str]) -> Network | None:
+    if data is None:
+        return None
     try:
         return load_network(data, name).network
     except CheckError as error:
@@ -313,8 +327,11 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
     """
     notes: list[str] = []
     statement = _statement(statement_payload, notes)
-    base, patched = _network(base_bytes, "base.onnx", notes), _network(patched_bytes, "patched.onnx", notes)
-    patch, conflicts = _patch(patch_json_bytes, notes)
+    given = {"base network": base_bytes, "patched network": patched_bytes, "patch parameters": patch_json_bytes}
+    named = _as_checked(verdict, given, notes)
+    base = _network(named["base network"], "base.onnx", notes)
+    patched = _network(named["patched network"], "patched.onnx", notes)
+    patch, conflicts = _patch(named["patch parameters"], notes)
     records: tuple[PicturedRecord, ...] = ()
     accuracies: list[Accuracy] = []
     if base is not None and patched is not None:
@@ -333,7 +350,6 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
                     accuracies.append(_accuracy(name, x, rows.y, pair, most))
                     if rows is forget:
                         records = _pictured(x[:MOST_PICTURES], rows.y[:MOST_PICTURES], pair, patch)
-    named = [("base network", base_bytes), ("patched network", patched_bytes), ("patch parameters", patch_json_bytes)]
     return ReportData(
         verdict=verdict,
         statement=statement,
@@ -343,7 +359,9 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
         pixel_range=_spread(records),
         accuracies=tuple(accuracies),
         patch=None if patch is None else _summary(patch, conflicts, base),
-        files=tuple(FileIdentity(name, sha256_hex(data), len(data)) for name, data in named if data is not None),
+        files=tuple(
+            FileIdentity(name, sha256_hex(data), len(data)) for name, data in named.items() if data is not None
+        ),
         command=command,
         created=format_time(datetime.now(UTC)) if created is None else created,
         notes=tuple(notes),
