@@ -133,7 +133,10 @@ def before_after(data: ReportData) -> Html:
     if data.records:
         rows = [_record_row(r, data.picture_shape) for r in data.records]
         heading = tag("h3", text("Record by record"))
-        parts += [heading, table("Answers for the forgotten records shown above", _RECORD_HEADS, rows, class_="stack")]
+        parts += [
+            heading,
+            table("Answers for the forgotten records shown above", _RECORD_HEADS, rows, class_="answered stack"),
+        ]
     return joined(parts)
 
 
