@@ -371,6 +371,7 @@ def _add_verdict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, help="it must be about this base network")
     parser.add_argument("--patched", type=Path, help="it must be about this patched network")
     parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
+    parser.add_argument("--max-age-days", type=int, metavar="N", help="refuse a verdict that judged validity earlier")
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:

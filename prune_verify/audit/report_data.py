@@ -175,14 +175,15 @@ def answers(network: Network, x: Floats) -> Labels:
     return np.concatenate(found)
 
 
-def _as_checked(verdict: Verdict, files: dict[str, bytes | None], notes: list[str]) -> dict[str, bytes | None]:
+def _as_checked(
+    checked: Mapping[str, object], files: dict[str, bytes | None], notes: list[str]
+) -> dict[str, bytes | None]:
     """The files, without those that are no longer what the checker read: they are read once more for the report."""
-    checked = dict(verdict.digests)
     result = dict(files)
-    for name, key in (("base network", "base"), ("patched network", "patched")):
-        data = files[name]
-        if key in checked and (data is None or sha256_hex(data) != checked[key]):
-            notes.append(f"the {name} is no longer the file that was checked, so nothing was evaluated with it")
+    for name, key in (("base network", "base"), ("patched network", "patched"), ("patch parameters", "patch")):
+        data, digest = files[name], checked.get(key)
+        if data is not None and isinstance(digest, str) and sha256_hex(data) != digest:
+            notes.append(f"the file with the {name} is not the one that was checked, so it is not used here")
             result[name] = None
     return result
 
@@ -328,7 +329,10 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
     notes: list[str] = []
     statement = _statement(statement_payload, notes)
     given = {"base network": base_bytes, "patched network": patched_bytes, "patch parameters": patch_json_bytes}
-    named = _as_checked(verdict, given, notes)
+    stated: object = statement
+    for name in ("predicate", "patch", "sha256"):
+        stated = stated.get(name) if isinstance(stated, Mapping) else None
+    named = _as_checked({**dict(verdict.digests), "patch": stated}, given, notes)
     base = _network(named["base network"], "base.onnx", notes)
     patched = _network(named["patched network"], "patched.onnx", notes)
     patch, conflicts = _patch(named["patch parameters"], notes)

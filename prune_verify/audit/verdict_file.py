@@ -10,7 +10,7 @@ Steps of ``verdict check``, in this order:
  3. signatures over the PAE of the exact payload bytes, by keys with role auditor
  4. payload type; strict payload JSON of the same bytes; closed schema; predicate type; agreement with itself
  5. the verifier that it names is one of the keys that signed, and none of them signed the certificate
- 6. not made in the future
+ 6. not made in the future, and judged no longer ago than the reader allows
  7. the certificate, policy, base and patched network that the reader brings are those that it names
 
 Source: certs/SPEC.md section 9; FORMATS sections 1 and 3; THREATS 2 "Envelope and keys".
@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prune_verify import __version__
@@ -32,7 +32,7 @@ from prune_verify.checker.envelope import open_envelope, parse_envelope
 from prune_verify.checker.errors import CheckError, MalformedInputError, PolicyError, SubjectMismatchError, printable
 from prune_verify.checker.policy import parse_trust
 from prune_verify.checker.statement import parse_statement
-from prune_verify.checker.verdict import Check, Verdict
+from prune_verify.checker.verdict import REJECTED, Check, Verdict
 from prune_verify.checker.verify import MAX_CERTIFICATE_BYTES, MAX_OWN_BYTES
 from prune_verify.files import new_file
 from prune_verify.signing import PrivateKey, public_half, sign_payload
@@ -226,6 +226,7 @@ def check_verdict(
     base: Path | None = None,
     patched: Path | None = None,
     now: datetime | None = None,
+    max_age_days: int | None = None,
 ) -> CheckedVerdict:
     """Check a verdict file as a third party who trusts the auditors in their own trust store, and nobody else.
 
@@ -237,6 +238,7 @@ def check_verdict(
         base: the base network, or None.
         patched: the patched network, or None.
         now: judge keys at this time; now by default.
+        max_age_days: refuse a verdict that judged validity longer ago, or None.
 
     Returns:
         What was found, whatever the file holds.
@@ -254,6 +256,7 @@ def check_verdict(
     networks = {name: sha256_of_file(file) for name, file in (("base", base), ("patched", patched)) if file is not None}
     time = now or datetime.now(UTC).replace(microsecond=0)
     checks: list[Check] = []
+    warnings: list[str] = []
     signers: tuple[tuple[str, str], ...] = ()
     digest = ""
     try:
@@ -265,10 +268,10 @@ def check_verdict(
         made = format_time(statement.time_verified)
         checks.append(Check("statement", "PASS", f"made at {made} about {statement.patched_name}"))
         checks.append(_independent(statement, signers, path.name))  # (5)
-        if statement.time_verified > time:  # (6)
-            raise PolicyError("predicate/timeVerified", "time of the verdict", "not in the future", made)
+        checks.append(_timely(statement, time, max_age_days))  # (6)
         if brought["certificate"] is not None:  # (7)
-            checks.append(_of_certificate(statement, brought["certificate"], str(certificate)))
+            checks += _of_certificate(statement, brought["certificate"], str(certificate), signers)
+            warnings += _expired(statement, brought["certificate"], time)
         if brought["policy"] is not None:
             checks.append(_same(statement, "policy", sha256_hex(brought["policy"])))
         checks += [_same(statement, name, found) for name, found in networks.items()]
@@ -282,7 +285,7 @@ def check_verdict(
         for name, given in (("certificate", certificate), ("policy", policy))
         if given is None
     ]
-    return CheckedVerdict(statement, "OK", digest, signers, tuple(checks), (*twice, *absent))
+    return CheckedVerdict(statement, "OK", digest, signers, tuple(checks), (*warnings, *twice, *absent))
 
 
 def _independent(statement: VerdictStatement, signers: tuple[tuple[str, str], ...], path: str) -> Check:
@@ -299,14 +302,42 @@ def _independent(statement: VerdictStatement, signers: tuple[tuple[str, str], ..
     return Check("auditor", "PASS", "the verifier that is named signed, and did not sign the certificate")
 
 
-def _of_certificate(statement: VerdictStatement, data: bytes, name: str) -> Check:
+def _timely(statement: VerdictStatement, time: datetime, max_age_days: int | None) -> Check:
+    """Made in the past, and about a time that is recent enough for the reader."""
+    made, judged = statement.time_verified, statement.at_time or statement.time_verified
+    if made > time:
+        raise PolicyError("predicate/timeVerified", "time of the verdict", "not in the future", format_time(made))
+    if max_age_days is not None and time - judged > timedelta(days=max_age_days):
+        raise PolicyError(
+            "predicate/timeVerified", "age of the verdict", f"at most {max_age_days} days", format_time(judged)
+        )
+    return Check("time", "PASS", f"validity was judged at {format_time(judged)}, {(time - judged).days} days ago")
+
+
+def _expired(statement: VerdictStatement, certificate: bytes, time: datetime) -> list[str]:
+    """That the certificate has ended since it was judged."""
+    if not statement.verdict.payload_sha256 or statement.verdict.word == REJECTED:
+        return []
+    ends = parse_statement(parse_envelope(certificate, "certificate").payload, "certificate").expires_at
+    return [f"the certificate has expired at {format_time(ends)}, after it was judged"] if ends <= time else []
+
+
+def _of_certificate(
+    statement: VerdictStatement, data: bytes, name: str, signers: tuple[tuple[str, str], ...]
+) -> list[Check]:
     """The certificate is the one that was judged; its own signature is what ``verify`` looks at."""
     found = sha256_hex(data)
     if not statement.verdict.payload_sha256:  # no signature was accepted: the file itself is all there is to name
         if statement.digest("certificate") != found:
             raise SubjectMismatchError(name, "certificate that was judged", str(statement.digest("certificate")), found)
-        return Check("certificate", "PASS", "the file that was judged; no signature on it was accepted")
-    payload = parse_envelope(data, name).payload
+        return [Check("certificate", "PASS", "the file that was judged; no signature on it was accepted")]
+    envelope = parse_envelope(data, name)
+    payload = envelope.payload
+    own = dict(signers).keys() & dict(envelope.signatures).keys()
+    if own:  # whatever the verdict says of its signers
+        raise PolicyError(
+            f"{name}/signatures", "independence of the auditor", "no key that signed the verdict", min(own)
+        )
     if sha256_hex(payload) != statement.verdict.payload_sha256:
         raise SubjectMismatchError(
             name, "certificate that was judged", statement.verdict.payload_sha256, sha256_hex(payload)
@@ -316,7 +347,7 @@ def _of_certificate(statement: VerdictStatement, data: bytes, name: str) -> Chec
         for what, expected in (("base", certified.base_sha256), ("patched", certified.patched_sha256)):
             if statement.digest(what) != expected:
                 raise SubjectMismatchError(f"files/{what}", f"{what} network", expected, str(statement.digest(what)))
-    return Check("certificate", "PASS", "the one that was judged")
+    return [Check("certificate", "PASS", "the one that was judged")]
 
 
 def _same(statement: VerdictStatement, name: str, found: str) -> Check:

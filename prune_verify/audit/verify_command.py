@@ -44,6 +44,7 @@ def verify_command(options: argparse.Namespace, say: Callable[[str], None]) -> t
 
     """
     writer = _prepared(options)
+    options.challenge = challenge_of(options.challenge)  # read once: what is checked is what is signed and shown
     verdict = run_verify(options, say)
     if options.report is not None or options.report_json is not None:
         report_of_verification(verdict, options)
@@ -90,7 +91,7 @@ def _write_verdict(writer: VerdictWriter, verdict: Verdict, options: argparse.Na
         verdict,
         options.patched,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
-        challenge=challenge_of(options.challenge),
+        challenge=options.challenge,
         exact=options.exact,
         resolve_smt=options.resolve_smt,
     )
@@ -115,5 +116,6 @@ def verdict_check_command(options: argparse.Namespace) -> tuple[int, str, object
         base=options.base,
         patched=options.patched,
         now=parse_time(options.at_time, "--at-time") if options.at_time else None,
+        max_age_days=options.max_age_days,
     )
     return found.exit_code, found.text(), found.to_json()

@@ -14,7 +14,21 @@ import pytest
 from prune_verify.audit.learning import LearningRow
 from prune_verify.audit.report import ReportData, render_report
 from prune_verify.audit.report_json import REPORT_FORMAT, report_json, write_report_json
-from tests.audit.test_report import HOSTILE, REJECTED, VERDICT, hostile_data, with_predicate
+from prune_verify.checker.envelope import parse_envelope
+from prune_verify.cli import run_words
+from tests.audit.test_report import (
+    ALLOWED,
+    BASE,
+    HOSTILE,
+    PATCH,
+    PATCHED,
+    REJECTED,
+    VERDICT,
+    from_files,
+    hostile_data,
+    outline,
+    with_predicate,
+)
 from tests.audit.test_verdict_file import CHANGED, EXAMPLE, verify
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "certs" / "schema" / "report.schema.json").read_text())
@@ -189,9 +203,94 @@ def test_the_command_line_of_a_report_gives_its_verdict_again(tmp_path: Path) ->
         assert (done.returncode, done.stdout.splitlines()[0]) == (code, found["verdict"]["line"])
 
 
+OWNERS = [bad for bad in (*HOSTILE, "x" * 500) if "\ud800" not in bad]  # which no JSON parser of ours lets in
+HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
+
+
+@pytest.mark.parametrize("bad", OWNERS, ids=lambda bad: ascii(bad)[:24])
+def test_an_owner_with_a_trusted_key_cannot_write_into_the_answers(tmp_path: Path, bad: str) -> None:
+    """Every text that a statement may hold, signed by a key that the auditor trusts, through the whole command."""
+    from prune_verify.audit.keys import load_private_key, trust_add
+    from prune_verify.checker.encoding import canonical_json
+    from prune_verify.checker.statement import Measurement, emit_statement
+    from prune_verify.signing import sign_payload
+    from tests.audit.test_verdict_file import Auditor, verify_words
+    from tests.checker.test_statement import STATEMENT
+
+    auditor, owner = Auditor(tmp_path), Auditor((tmp_path / "owner", (tmp_path / "owner").mkdir())[0])
+    trust_add(auditor.trust, owner.made.public, "prover", "owner")
+    statement = replace(
+        STATEMENT,
+        patched_name=bad,
+        base_name=bad,
+        request_reference=bad,
+        prover=(bad, bad),
+        assumptions=(bad,),
+        non_claims=(*STATEMENT.non_claims, bad),
+        measurements=(Measurement(bad, "0.5", ("0.4", "0.6"), bad, 0, None),),
+        environment=tuple((name, bad) for name, _ in STATEMENT.environment),
+    )
+    payload = emit_statement(statement)
+    assert canonical_json(json.loads(payload)) == payload
+    (tmp_path / "c.unlearn.json").write_bytes(sign_payload(payload, load_private_key(owner.made.private)))
+    page, data = tmp_path / "r.html", tmp_path / "r.json"
+    words = verify_words(EXAMPLE, "--trust", auditor.trust, "--report", page, "--report-json", data, *auditor.options)
+    words[1] = str(tmp_path / "c.unlearn.json")
+    code, text = run_words(words)
+    assert code == 1, text
+    assert not HIDDEN.search(text)
+    assert text.isascii()
+    html = page.read_text(encoding="utf-8")
+    assert not HIDDEN.search(html)
+    found = outline(html)
+    assert {name for name, _ in found.elements} <= ALLOWED
+    assert not any(key.startswith("on") or key == "src" for _, attributes in found.elements for key in attributes)
+    assert [a.get("http-equiv") for a in found.all("meta") if "http-equiv" in a] == ["Content-Security-Policy"]
+    assert data.read_bytes().isascii()
+    assert json.loads(data.read_bytes())["statement"]["predicate"]["request"]["reference"] == bad
+    assert parse_envelope(auditor.out.read_bytes(), "v").payload.isascii()
+    assert auditor.check().exit_code == 1
+
+
 def test_a_rejected_certificate_gets_a_report_without_the_owners_words(tmp_path: Path) -> None:
     code, _ = verify(CHANGED, "--report", tmp_path / "r.html", "--report-json", tmp_path / "r.json")
     found = json.loads((tmp_path / "r.json").read_text())
     assert (code, found["verdict"]["verdict"], found["statement"], found["signed"]) == (1, "REJECTED", None, False)
     assert found["risks"] == []
     assert "treat the network as if there were no certificate" in (tmp_path / "r.html").read_text()
+
+
+CHANGED_FILES = [
+    ("the base", {"base_bytes": PATCHED}, "base network"),
+    ("the patched network", {"patched_bytes": BASE}, "patched network"),
+    ("the patch", {"patch_json_bytes": PATCH + b" "}, "patch parameters"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "changes", "name"), CHANGED_FILES, ids=[row[0] for row in CHANGED_FILES])
+def test_what_has_changed_since_the_check_is_not_shown(sentence, changes, name) -> None:
+    from prune_verify.checker.encoding import sha256_hex
+
+    checked = replace(VERDICT, digests=(("base", sha256_hex(BASE)), ("patched", sha256_hex(PATCHED))))
+    stated = {"predicate": {"patch": {"sha256": sha256_hex(PATCH)}}}
+    assert from_files(verdict=checked, statement_payload=stated).notes == ()
+    data = from_files(verdict=checked, statement_payload=stated, **changes)
+    assert data.notes == (f"the file with the {name} is not the one that was checked, so it is not used here",), (
+        sentence
+    )
+    assert name not in {f.name for f in data.files}
+    if name != "patch parameters":
+        assert checked.digests[name.startswith("patched")][1] in render_report(data)
+        assert data.accuracies == ()
+
+
+def test_a_certificate_that_has_changed_since_the_check_is_not_quoted(tmp_path, monkeypatch) -> None:
+    from prune_verify.audit import report_command
+
+    original = report_command.read_file
+    other = (CHANGED / "digits.unlearn.json").read_bytes()
+    monkeypatch.setattr(report_command, "read_file", lambda p, *a: other if "unlearn" in p.name else original(p, *a))
+    verify(EXAMPLE, "--report-json", tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["statement"] is None
+    assert "no longer the file that was checked" in found["notes"][0]

@@ -263,7 +263,7 @@ def test_a_third_party_finds_who_answered_about_what(made: Auditor) -> None:
     lines = text.splitlines()
     assert lines[0].startswith("VERDICT FILE: ACCEPTED states=VERIFIED code=OK certificate-payload-sha256=")
     assert [line.split()[1] for line in lines if line.startswith("[PASS]")] == [
-        "signature", "statement", "auditor", "certificate", "policy", "base", "patched",
+        "signature", "statement", "auditor", "time", "certificate", "policy", "base", "patched",
     ]  # fmt: skip
     assert "the auditor found: 3 of 3 proved" in text
     assert "It repeats nothing" in lines[-1]
@@ -350,6 +350,38 @@ def test_a_third_party_refuses(auditor, sentence, change, brought, code, path) -
     assert (found.statement, found.exit_code, found.code) == (None, 1, code), sentence
     assert found.checks[-1].path == (path or str(brought["certificate"]))
     assert found.line() == f"VERDICT FILE: REFUSED code={code} states=-"
+
+
+def test_an_auditor_who_hides_its_signature_on_the_certificate_is_refused(auditor: Auditor) -> None:
+    certificate = auditor.folder / "c.unlearn.json"
+    envelope = parse_envelope(certificate_of(EXAMPLE).read_bytes(), "c")
+    certificate.write_bytes(sign_payload(envelope.payload, load_private_key(auditor.made.private), envelope.signatures))
+    assert auditor.check().code == "OK"
+    found = auditor.check(certificate=certificate)
+    assert (found.code, found.checks[-1].path) == ("E_POLICY", f"{certificate}/signatures")
+
+
+def test_an_old_verdict_is_refused_where_the_reader_says_so(tmp_path: Path) -> None:
+    auditor = Auditor(tmp_path)
+    code, _ = verify(EXAMPLE, *auditor.options, "--at-time", "2026-11-24T00:00:00Z")
+    assert code == 0
+    now = datetime(2026, 12, 24, 0, 0, 1, tzinfo=UTC)
+    assert auditor.check(now=now, max_age_days=31).exit_code == 0
+    found = auditor.check(now=now, max_age_days=30)
+    assert (found.code, found.checks[-1].path) == ("E_POLICY", "predicate/timeVerified")
+    assert found.checks[-1].detail.endswith("expected at most 30 days, got 2026-11-24T00:00:00Z")
+    words = ["verdict", "check", str(auditor.out), "--trust", str(auditor.trust), "--at-time", "2027-11-24T00:00:00Z"]
+    assert run_words([*words, "--max-age-days", "3"])[0] == 1
+
+
+def test_a_certificate_that_has_ended_since_is_said(auditor: Auditor) -> None:
+    store = json.loads(auditor.trust.read_bytes())
+    store["keys"][0]["notAfter"] = store["expires"] = "2999-01-01T00:00:00Z"
+    auditor.trust.write_bytes(canonical_json(store))
+    for year, said in ((2098, False), (2100, True)):
+        found = auditor.check(certificate=certificate_of(EXAMPLE), now=datetime(year, 1, 1, tzinfo=UTC))
+        assert found.exit_code == 0
+        assert any("has expired at 2099" in line for line in found.warnings) == said
 
 
 def test_an_auditors_key_signs_no_certificate(tmp_path: Path) -> None:
