@@ -21,6 +21,7 @@ from prune_verify.audit.report_values import (
     shown,
     source,
 )
+from prune_verify.audit.wording import arithmetic_words
 from prune_verify.checker.verdict import VERIFIED
 
 __all__ = ["asked", "validity", "validity_of", "what", "when", "who"]
@@ -152,7 +153,7 @@ def asked(data: ReportData) -> Html:
     parts.append(facts("The request and its sets", pairs))
     semantics = stated.get("semantics")
     if isinstance(semantics, Mapping) and semantics:
-        listed = [(member_name(str(k)), shown(v)) for k, v in list(semantics.items())[:MOST_ITEMS]]
+        listed = [(member_name(str(k)), _semantics_value(str(k), v)) for k, v in list(semantics.items())[:MOST_ITEMS]]
         parts += [tag("h3", text("What the claims are about")), facts("Domain and arithmetic", listed)]
     return joined(parts)
 
@@ -168,6 +169,12 @@ def _set(value: object) -> Html:
 def _request_value(key: str, value: object) -> Html:
     if key == "kind" and isinstance(value, str):
         return said(_REQUEST_KINDS.get(value, value))
+    return shown(value)
+
+
+def _semantics_value(key: str, value: object) -> Html:
+    if key == "arithmetic" and isinstance(value, list):
+        return joined((said(arithmetic_words(str(name))) for name in value[:MOST_ITEMS]), "; ")
     return shown(value)
 
 

@@ -181,6 +181,15 @@ def test_nothing_is_wider_than_the_window(browser: Browser, pages: dict[str, Pat
     assert browser.value(WIDE) == []
 
 
+@pytest.mark.parametrize("media", ["", "print"])
+def test_usual_words_stand_on_one_line(browser: Browser, pages: dict[str, Path], media: str) -> None:
+    browser.show(pages["whole"], width=688 if media else 1024, media=media)
+    high = "[...document.querySelectorAll('.chip')].filter((e) => e.getClientRects().length && e.offsetHeight > 36)"
+    assert browser.value(f"{high}.map((e) => e.textContent)") == []
+    broken = "[...document.querySelectorAll('thead th')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
+    assert browser.value(f"{broken}.map((e) => e.textContent)") == []
+
+
 def test_cells_say_their_column_on_a_phone(browser: Browser, pages: dict[str, Path]) -> None:
     browser.show(pages["whole"], width=360)
     assert browser.value("getComputedStyle(document.querySelector('.claims td.n'), '::before').content") == '"Total: "'
