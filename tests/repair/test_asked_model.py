@@ -70,7 +70,14 @@ def wrong_sometimes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def repaired(folder: Path, *more: str) -> dict:
-    sets = ["--forget", str(folder / "forget.npz"), "--retain", str(folder / "retain.npz"), "--out", str(folder / "out")]
+    sets = [
+        "--forget",
+        str(folder / "forget.npz"),
+        "--retain",
+        str(folder / "retain.npz"),
+        "--out",
+        str(folder / "out"),
+    ]
     code, text = run_words(["repair", str(folder / "base.onnx"), *sets, *more, "--json", "--quiet"])
     assert code == 0, text
     return json.loads(text)
