@@ -117,7 +117,7 @@ def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     base.write_bytes(bench.task.base)
     np.savez(retain, x=bench.task.x[order[most:]], y=bench.task.y[order[most:]])
     live, before = 0, ["--stream"]
-    for upto in (most // 10, most // 2, most - 2):
+    for upto in (9, most // 2 - 1, most - 1):
         for count in (max(1, upto - live), 1):
             say(f"{bench.task.name}: {count} more requests onto {live}")
             new, out = folder / f"{live}.npz", folder / f"out-{live + count}"
@@ -174,6 +174,7 @@ class _Size:
     few: int
     image: tuple[int, int] | None
     options: tuple[str, ...] = ()
+    radii: tuple[str, str] = ("0.004", "0.002")
 
 
 def _bench(name: str, data: DataSet, size: _Size, say: Say) -> Bench:
@@ -197,6 +198,7 @@ def _bench(name: str, data: DataSet, size: _Size, say: Say) -> Bench:
         min(5, int(data.train_y.max())),
         size.image,
         size.few,
+        size.radii,
     )
 
 
@@ -204,7 +206,7 @@ def _benches(data: Path | None, own: OwnData | None, say: Say, *, quick: bool) -
     """Digits, MNIST from a folder, and records of one's own."""
     from prune_verify.measure.datasets import digits, mnist
 
-    yield _bench("digits", digits(), _Size((64, 64, 32, 10), 60, (5, 20, 80), 5, (8, 8)), say)
+    yield _bench("digits", digits(), _Size((64, 64, 32, 10), 60, (5, 20, 80), 20, (8, 8), radii=("0.02", "0.01")), say)
     if data is not None:
         counts = (100,) if quick else (100, 200, 300, 500, 1000)
         size = _Size((784, 256, 256, 10), 4, counts, 5 if quick else 20, (28, 28))
