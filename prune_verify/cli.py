@@ -187,9 +187,14 @@ def _prove(options: argparse.Namespace) -> Result:
 
 
 def _bench(options: argparse.Namespace) -> Result:
-    from prune_verify.bench import run_bench
+    from prune_verify.bench.command import run_bench
+    from prune_verify.bench.own_data import OwnData
 
-    return Result(*run_bench(options.what, data=options.data, quick=options.quick, out=options.out, say=_say(options)))
+    if (options.train is None) != (options.test is None):
+        return _failed("bench repair needs --train and --test together", "E_USAGE", 2)
+    own = None if options.train is None else OwnData(options.train, options.test, options.label_column)
+    rest = {"data": options.data, "own": own, "quick": options.quick, "out": options.out, "say": _say(options)}
+    return Result(*run_bench(options.what, **rest))
 
 
 def _common() -> argparse.ArgumentParser:
@@ -341,7 +346,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
-    bench.add_argument("--quick", action="store_true")
+    bench.add_argument("--train", metavar="RECORDS", help="repair: records of your own as well (npz, csv or idx)")
+    bench.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
+    bench.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
+    bench.add_argument("--quick", action="store_true", help="smaller sizes")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
 
@@ -397,7 +405,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("prune_verify.certify.errors", "CertifyError"),
         ("prune_verify.bounds.errors", "BoundsError"),
         ("prune_verify.demo", "DemoError"),
-        ("prune_verify.bench", "BenchError"),
+        ("prune_verify.bench.chain", "BenchError"),
     ):
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))
