@@ -9,6 +9,7 @@ Source: certs/SPEC.md section 9; SLSA Verification Summary Attestation v1; in-to
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,6 +37,7 @@ _LEVELS = {
 _STATUSES = ("PASS", "FAIL", "SKIP", "UNDECIDED")
 _OPEN = {REJECTED: ("FAIL",), UNDECIDED: ("SKIP", "UNDECIDED")}
 _CLAIM = ("id", "kind", "arithmetic", "region")
+_CODE = re.compile(r"OK|E_[A-Z_]+", re.ASCII)
 _COUNTS = ("total", "proved", "refuted", "unknown", "conflict", "alreadyWrong")
 _LONGEST = 8192
 _MOST = 4096
@@ -163,6 +165,29 @@ def _require(fields: Members, name: str, expected: Json) -> None:
         raise MalformedInputError(fields.place(name), "agreement", str(expected)[:200], str(fields.raw(name))[:200])
 
 
+def _require_plain(text: str, place: str) -> str:
+    if not (text.isascii() and (text.isprintable() or not text)):
+        raise MalformedInputError(place, "text", "printable ASCII", text[:80])
+    return text
+
+
+def _text(fields: Members, name: str) -> str:
+    """Free text in which nothing is hidden, as it is written."""
+    return _require_plain(fields.text(name, longest=_LONGEST), fields.place(name))
+
+
+def _texts(fields: Members, name: str) -> tuple[str, ...]:
+    found = fields.texts(name, most=_MOST, longest=_LONGEST)
+    return tuple(_require_plain(text, fields.place(name)) for text in found)
+
+
+def _code(fields: Members) -> str:
+    code = fields.text("code", longest=64)
+    if not _CODE.fullmatch(code):
+        raise MalformedInputError(fields.place("code"), "code", "OK or E_...", code)
+    return code
+
+
 def _named_digest(fields: Members, name: str, prefix: str) -> str:
     """A resource descriptor whose URI is its digest's."""
     found = fields.members(name, ("uri", "digest"))
@@ -184,29 +209,29 @@ def _auditor(fields: Members) -> tuple[str, str]:
     keyid = found.text("id").removeprefix(_AUDITOR)
     parsed = Members({"id": keyid}, found.path, ("id",)).digest("id")
     _require(found, "id", _AUDITOR + parsed)
-    return parsed, found.members("version", (_TOOL,)).text(_TOOL)
+    return parsed, _text(found.members("version", (_TOOL,)), _TOOL)
 
 
 def _check(value: Json, path: str) -> Check:
     fields = Members(value, path, ("id", "status", "code", "path", "detail"))
     return Check(
-        fields.text("id", longest=_LONGEST),
+        _text(fields, "id"),
         fields.text("status", among=_STATUSES),
-        fields.text("detail", longest=_LONGEST),
-        fields.text("code", longest=64),
-        fields.text("path", longest=_LONGEST),
+        _text(fields, "detail"),
+        _code(fields),
+        _text(fields, "path"),
     )
 
 
 def _claim(value: Json, path: str) -> ClaimVerdict:
     fields = Members(value, path, (*_CLAIM, *_COUNTS))
-    identity, kind, arithmetic, region = (fields.text(name, longest=_LONGEST) for name in _CLAIM)
+    identity, kind, arithmetic, region = (_text(fields, name) for name in _CLAIM)
     return ClaimVerdict(identity, kind, arithmetic, region, *(fields.integer(name) for name in _COUNTS))
 
 
 def _signer(value: Json, path: str) -> tuple[str, str]:
     fields = Members(value, path, ("keyid", "name"))
-    return fields.digest("keyid"), fields.text("name", longest=_LONGEST)
+    return fields.digest("keyid"), _text(fields, "name")
 
 
 def _listed(fields: Members, name: str) -> list[tuple[Json, str]]:
@@ -220,14 +245,14 @@ def _verdict(fields: Members, identity: str, policy: str) -> Verdict:
     fields.time("judgedAt")
     return Verdict(
         word=fields.text("verdict", among=tuple(_LEVELS)),
-        code=fields.text("code", longest=64),
+        code=_code(fields),
         payload_sha256=identity,
         at_time=fields.text("judgedAt"),
         signers=tuple(_signer(item, path) for item, path in _listed(fields, "signers")),
         checks=tuple(_check(item, path) for item, path in _listed(fields, "checks")),
         claims=tuple(_claim(item, path) for item, path in _listed(fields, "claims")),
-        assumptions=fields.texts("assumptions", most=_MOST, longest=_LONGEST),
-        warnings=fields.texts("warnings", most=_MOST, longest=_LONGEST),
+        assumptions=_texts(fields, "assumptions"),
+        warnings=_texts(fields, "warnings"),
         digests=tuple(sorted([*read, ("policy", policy)])),
     )
 
@@ -279,7 +304,7 @@ def parse_verdict(payload: bytes, path: str) -> VerdictStatement:
         verdict=verdict,
         auditor=auditor,
         time_verified=fields.time("timeVerified"),
-        patched_name=subject.text("name", longest=_LONGEST),
+        patched_name=_text(subject, "name"),
         patched_sha256=patched,
         at_time=None if own.null("atTime") else own.time("atTime"),
         challenge=_challenge(own),
@@ -328,5 +353,6 @@ def _require_verified(statement: VerdictStatement, own: Members, read: Members) 
         if claim.refuted or claim.unknown or claim.proved + claim.conflict != claim.total:
             got = f"{claim.proved} of {claim.total} proved, {claim.conflict} in conflict"
             raise MalformedInputError(own.place(f"claims/{place}"), "agreement", "proved but for conflicts", got)
-    if not verdict.claims:
-        raise MalformedInputError(own.place("claims"), "agreement", "at least one claim", "none")
+    for name, listed in (("checks", verdict.checks), ("claims", verdict.claims)):
+        if not listed:
+            raise MalformedInputError(own.place(name), "agreement", "at least one", "none")

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from prune_verify.audit.verdict_statement import VERDICT_EXTENSION, VSA_TYPE, em
 from prune_verify.checker.__main__ import main as checker_main
 from prune_verify.checker.encoding import canonical_json, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 from prune_verify.cli import run_words
 from prune_verify.signing import sign_payload
 
@@ -450,6 +452,9 @@ FORMS = [
     ("VERIFIED beside an unknown member", "predicate/EXT/claims/0/unknown", 1, "predicate/EXT/claims/0", "agreement"),
     ("VERIFIED beside a refuted member", "predicate/EXT/claims/0/refuted", 1, "predicate/EXT/claims/0", "agreement"),
     ("VERIFIED with counts that do not add up", "predicate/EXT/claims/0/total", 4, "predicate/EXT/claims/0", "agreement"),
+    ("VERIFIED without checks", "predicate/EXT/checks", [], "predicate/EXT/checks", "agreement"),
+    ("text that hides something", "predicate/EXT/checks/0/detail", "\u202e", "predicate/EXT/checks/0/detail", "text"),
+    ("a code that is none", "predicate/EXT/checks/0/code", "fine", "predicate/EXT/checks/0/code", "code"),
     ("VERIFIED without claims", "predicate/EXT/claims", [], "predicate/EXT/claims", "agreement"),
     ("a time of the check that is another", "predicate/timeVerified", "2026-01-01T00:00:00Z", "predicate/EXT/judgedAt", "agreement"),
     ("a challenge that is no hex", "predicate/EXT/challenge", "x" * 32, "predicate/EXT/challenge", "hex"),
@@ -498,6 +503,70 @@ def test_a_rejection_names_what_failed(tmp_path: Path) -> None:
         changed["predicate"][EXT][name] = value
         auditor.sign(changed)
         assert auditor.check().checks[-1].path == f"{PLACE}/{place}"
+
+
+ODD = (
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2**53,
+    "",
+    "OK",
+    "x" * 9000,
+    "\u202e",
+    "\x1b[2J",
+    [],
+    [None],
+    {},
+    {"a": 1},
+    "0" * 64,
+)
+FREE = {"name", "detail", "path", "id", "kind", "arithmetic", "region", "prune-verify"}
+
+STATED = {"exact", "assumptions", "warnings", "signers", "files", "claims", "challenge"}  # what nothing else repeats
+
+
+def leaves(value, path=()):
+    """Every place in a document, and what stands there."""
+    yield path
+    for name in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from leaves(value[name], (*path, name))
+
+
+def test_odd_values_anywhere_give_a_refusal_or_a_verdict_of_the_schema(made: Auditor) -> None:
+    """No other exception, whatever stands where; and what the parser lets in, the published schema lets in as well."""
+    payload = parse_envelope(made.out.read_bytes(), "v").payload
+    document, validator, accepted = json.loads(payload), jsonschema.Draft202012Validator(SCHEMA), 0
+    later = ("checks", "claims")  # the first of each stands for the others
+    places = [p for p in leaves(document) if p and not (len(p) > 3 and p[2] in later and p[3] != 0)]
+    assert len(places) > 60
+    for path in places:
+        for odd in ODD:
+            changed = json.loads(payload)
+            holder = changed
+            for name in path[:-1]:
+                holder = holder[name]
+            if holder[path[-1]] == odd and type(holder[path[-1]]) is type(odd):
+                continue
+            holder[path[-1]] = odd
+            with suppress(MalformedInputError, UnsupportedVersionError):
+                parse_verdict(canonical_json(changed), "v")
+                accepted += 1
+                assert validator.is_valid(changed), (path, odd)
+                assert path[-1] in FREE or path[2] in STATED, (path, odd)
+    assert accepted > 20
+
+
+def test_any_changed_byte_of_the_file_is_refused(made: Auditor, tmp_path: Path) -> None:
+    data = made.out.read_bytes()
+    for place in range(0, len(data), 397):
+        other = bytearray(data)
+        other[place] ^= 1
+        (tmp_path / "v.json").write_bytes(bytes(other))
+        assert check_verdict(tmp_path / "v.json", made.trust).statement is None, place
 
 
 HOSTILE = ("\u202edeifireV\u202c", "\x1b[2J", "<script>alert(1)</script>", "e\u0301", "\ud800", "x" * 20000)
