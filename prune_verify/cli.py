@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune_verify import __version__
+from prune_verify.audit.endpoint_options import add_audit
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
     add_verify_arguments,
@@ -179,6 +180,13 @@ def _prove(options: argparse.Namespace) -> Result:
     return Result(*prove_command(options))
 
 
+def _audit(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.endpoint_command import audit_command
+
+    with _progress(options) as progress:
+        return Result(*audit_command(options, progress, _say(options) if sys.stderr.isatty() else lambda _: None))
+
+
 def _bench(options: argparse.Namespace) -> Result:
     from prune_verify.bench import run_bench
 
@@ -332,6 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
+    add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
     bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")

@@ -13,12 +13,13 @@ from pathlib import Path
 __all__ = ["replace_file"]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace a file; a reader finds the whole of it or what was there before, also after an interruption.
 
     Args:
         path: the file.
         content: its bytes.
+        mode: who may read it.
 
     Raises:
         OSError: the folder is missing or not writable.
@@ -28,7 +29,7 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         with suppress(OSError):
