@@ -27,6 +27,7 @@ __all__ = ["Expected", "Judge", "Suppressed"]
 
 Floats = npt.NDArray[np.float64]
 _SMALL = 2.0**100
+_ROWS = 64  # points at a time: the values of a convolution take room
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,13 @@ class Judge:
         if self.tolerance is not None:
             middle = evaluate(self.network, x).astype(np.float64)
             return middle - float(self.tolerance), middle + float(self.tolerance)
-        ends = x.astype(np.float64)
+        parts = [self._enclosed(x[start : start + _ROWS].astype(np.float64)) for start in range(0, len(x), _ROWS)]
+        return np.concatenate([low for low, _ in parts]), np.concatenate([high for _, high in parts])
+
+    def _enclosed(self, x: Floats) -> tuple[Floats, Floats]:
+        """The interval pass over points."""
         try:
-            found = interval_pass(self._bounded, ends, ends, BINARY32)
+            found = interval_pass(self._bounded, x, x, BINARY32)
             self._require_small(found)
         except (ProofError, UnsupportedVersionError) as error:
             got = f"{error}; give --tolerance T"

@@ -132,7 +132,7 @@ class Client:
         status, _ = self._patiently("GET", self._address.ready, None, _MOST_METADATA)
         if status != _OK and status not in _MISSING:
             raise EndpointError(
-                self._address.origin + self._address.ready, "a server that is ready", "status 200", str(status)
+                self._address.origin + self._address.ready, "a server that is ready", "status 200", f"status {status}"
             )
 
     def metadata(self) -> bytes:

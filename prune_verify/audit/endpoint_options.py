@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -126,9 +125,9 @@ def demands_of(options: argparse.Namespace) -> Demands:
     for name, least, most in (("queries", 1, _MOST_QUERIES), ("batch", 1, _MOST_BATCH), ("retries", 0, 100)):
         if not least <= getattr(options, name) <= most:
             raise MalformedInputError(f"--{name}", "number", f"{least} to {most}", str(getattr(options, name)))
-    for name, low in (("rate", Decimal(0)), ("timeout", Decimal("0.001"))):
+    for name, low in (("rate", 0.0), ("timeout", 0.001)):
         if not low <= getattr(options, name) <= 10**6:
-            raise MalformedInputError(f"--{name}", "number", f"{low} to 1000000", str(getattr(options, name)))
+            raise MalformedInputError(f"--{name}", "number", f"{low:g} to 1000000", str(getattr(options, name)))
     if options.seed is not None and not _SEED.match(options.seed):
         raise MalformedInputError("--seed", "seed", "64 hex digits", options.seed)
     tolerance = None if options.tolerance is None else parse_decimal(options.tolerance, "--tolerance")

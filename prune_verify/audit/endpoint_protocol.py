@@ -280,7 +280,7 @@ def _tensor(outputs: list[Loose], name: str, path: str, rows: int, most: int) ->
     if not shape or shape[0] != rows or any(n < 1 for n in shape) or math.prod(shape[1:]) != most:
         raise MalformedAnswerError(f"{place}/shape", "shape of an output", f"[{rows}, {most}]", str(list(shape))[:80])
     data = _flat(item.get("data"), shape, f"{place}/data")
-    return _Tensor(place, repr(item.get("datatype"))[1:-1], shape, data)
+    return _Tensor(place, str(item.get("datatype"))[:40], shape, data)
 
 
 def _require_datatype(tensor: _Tensor, among: Sequence[str]) -> None:
