@@ -181,7 +181,11 @@ def _prove(options: argparse.Namespace) -> Result:
 
 
 def _audit(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.endpoint_command import audit_command
+    try:
+        from prune_verify.audit.endpoint_command import audit_command
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed; audit needs it: pip install 'prune-verify[endpoint]'"
+        return _failed(text, "E_NOT_INSTALLED", 2)
 
     with _progress(options) as progress:
         return Result(*audit_command(options, progress, _say(options) if sys.stderr.isatty() else lambda _: None))

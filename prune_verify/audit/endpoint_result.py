@@ -142,7 +142,9 @@ def _check(audited: Audited, kind: str) -> Check:
 
 def _roster(audited: Audited) -> list[Check]:
     tally, served = audited.tally, ", ".join(audited.outputs)
-    checks = [Check("endpoint", "PASS", f"{audited.address.url} answers in the protocol: {audited.datatype}, {served}")]
+    allowed = "as given" if audited.demands.tolerance is not None else "what float32 may round"
+    spoken = f"{audited.address.url} answers in the protocol: {audited.datatype}, {served}"
+    checks = [Check("endpoint", "PASS", f"{spoken}; logits within {audited.widest:.2g} ({allowed})")]
     checks += [_check(audited, kind) for kind in KINDS if tally.counts[kind].queries or kind in audited.regions]
     if not audited.regions:
         detail = "no forget record, gate or forgotten class at hand to ask about: give --forget or --evidence"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.special import betaincinv
+
 __all__ = ["Share", "clopper_pearson", "detection", "least_trials", "upper_bound"]
 
 
@@ -37,8 +39,6 @@ def upper_bound(deviations: int, trials: int, confidence: float) -> float:
         The p at which ``deviations`` or fewer have probability 1 - confidence; 1 where nothing bounds it.
 
     """
-    from scipy.special import betaincinv
-
     if deviations >= trials:
         return 1.0
     return float(betaincinv(deviations + 1, trials - deviations, confidence))
@@ -46,8 +46,6 @@ def upper_bound(deviations: int, trials: int, confidence: float) -> float:
 
 def clopper_pearson(deviations: int, trials: int, confidence: float) -> tuple[float, float]:
     """The exact two-sided interval of a share (Clopper and Pearson); (0, 1) without a trial."""
-    from scipy.special import betaincinv
-
     tail = (1 - confidence) / 2
     lower = 0.0 if deviations == 0 else float(betaincinv(deviations, trials - deviations + 1, tail))
     return lower, upper_bound(deviations, trials, 1 - tail)

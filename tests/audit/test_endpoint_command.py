@@ -465,3 +465,35 @@ def test_the_queries_of_a_resumed_audit_are_those_of_the_first(honest: Logits, t
         assert (code, "that of another one" in found["error"]) == (2, True)  # another endpoint
         audit(other.url, *SMALL)
         assert [x.tobytes() for x in other.queries][: len(first)] == first
+
+
+# --- what it needs ---
+
+BLOCKED = ("torch", "z3", "auto_LiRPA", "onnxruntime", "sklearn", "tqdm", "joblib", "matplotlib")
+
+
+def with_blocked(names: tuple[str, ...], line: list[str]) -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nfor name in {names!r}: sys.modules[name] = None\nfrom prune_verify.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *line], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_an_auditor_needs_nothing_of_the_prover(honest: Logits) -> None:
+    with Served(protocol(honest)) as served:
+        done = with_blocked(BLOCKED, words(served.url, *SMALL))
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "VERIFIED"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["urllib3", "scipy"])
+def test_what_is_not_installed_is_named_before_anything_is_asked(name: str, honest: Logits) -> None:
+    with Served(protocol(honest)) as served:
+        done = with_blocked((name, f"{name}.special"), words(served.url, *SMALL))
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["code"], "pip install 'prune-verify[endpoint]'" in found["error"]) == (
+        2,
+        "E_NOT_INSTALLED",
+        True,
+    )
+    assert served.requests == []
