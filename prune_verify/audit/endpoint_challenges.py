@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.audit.endpoint_answers import Expected, Judge, Suppressed
+from prune_verify.audit.endpoint_grid import Grid
 from prune_verify.audit.endpoint_ground import Box, Ground, Rows, ball, domain_box
 from prune_verify.checker.claim import LabelledRows, strict_answers
 from prune_verify.checker.network import evaluate
@@ -109,6 +110,7 @@ class Deck:
         self._kinds: npt.NDArray[np.int64] = self._generator(_ORDER).permutation(kinds)
         self._pools = {claim.label: self._pool(claim.label) for claim in ground.classes}
         known = [rows.flat() for rows in (ground.forget, ground.retain) if rows is not None]
+        self._grid = Grid(known)
         self._records = {_key(row) for rows in known for row in rows}
         self._makers: dict[str, Callable[[np.random.Generator], _Candidate]] = {
             "forget": self._forget,
@@ -190,14 +192,18 @@ class Deck:
     def _gate(self, rng: np.random.Generator) -> _Candidate:
         """A point of a gate's box: what the gate does not read comes from a retained record, of its label if any."""
         gate = self._ground.gates[rng.integers(len(self._ground.gates))]
-        low, high = (end.reshape(-1) for end in self._inside)
+        low, high = (end.reshape(-1).copy() for end in self._inside)
         x = self._like_a_user(rng, gate.label).reshape(-1).copy()
         for interval in gate.intervals:
             j = interval.coordinate
             least = low[j] if interval.low is None else max(low[j], interval.low)
             most = high[j] if interval.high is None else min(high[j], interval.high)
             x[j] = np.clip(np.float32(rng.uniform(least, max(least, most))), least, most)
-        return _Candidate(x.reshape(self._ground.patched.input_shape), "gate")
+            low[j], high[j] = least, most
+        shape = self._ground.patched.input_shape
+        return _Candidate(
+            self._like_records(rng, x.reshape(shape), (low.reshape(shape), high.reshape(shape)), x), "gate"
+        )
 
     def _class(self, rng: np.random.Generator) -> _Candidate:
         """An input that the base answers with a forgotten class: records moved, or two of them mixed."""
@@ -207,7 +213,7 @@ class Deck:
             return _Candidate(self._anywhere(rng), "anywhere", claim, claim.label)
         first, second = pool[rng.integers(len(pool))], pool[rng.integers(len(pool))]
         if rng.random() < 1 / 2:
-            return _Candidate(self._mixed(first, second, rng.uniform(0.1, 0.9)), "mixture", claim, claim.label)
+            return _Candidate(self._mixed(rng, first, second, (0.1, 0.9)), "mixture", claim, claim.label)
         reach = Fraction(float(rng.uniform(0.01, 0.2)) * float((self._inside[1] - self._inside[0]).max()))
         x = self._within(rng, first, ball(first, reach, self._inside), "noise")
         return _Candidate(x, "noise", claim, claim.label)
@@ -221,16 +227,17 @@ class Deck:
         return _Candidate(self._within(rng, centre, ball(centre, radius, self._inside), mode), mode)
 
     def _elsewhere(self, rng: np.random.Generator) -> _Candidate:
-        """What users ask, as far as it is known: retained records as they are, mixtures, and paths out of a region."""
+        """What users ask, as far as it is known: records as they are, mixtures, and paths out of a region."""
         ground = self._ground
         modes = ["record", "mixture"] if ground.retain is not None else ["anywhere"]
-        modes += ["outside"] if ground.held else []
+        modes += ["forgotten", "outside"] if ground.held else []
         mode = modes[rng.integers(len(modes))]
-        if mode == "outside" and ground.forget is not None:
+        if mode in ("forgotten", "outside") and ground.forget is not None:
             start = ground.forget.x[ground.held[rng.integers(len(ground.held))]]
-            return _Candidate(self._mixed(self._like_a_user(rng), start, rng.uniform(0.1, 0.7)), mode)
+            user = self._like_a_user(rng)
+            return _Candidate(start if mode == "forgotten" else self._mixed(rng, user, start, (0.1, 0.7)), mode)
         if mode == "mixture":
-            return _Candidate(self._mixed(self._like_a_user(rng), self._like_a_user(rng), rng.uniform(0.1, 0.9)), mode)
+            return _Candidate(self._mixed(rng, self._like_a_user(rng), self._like_a_user(rng), (0.1, 0.9)), mode)
         return _Candidate(self._like_a_user(rng), mode)
 
     # --- points ---
@@ -249,9 +256,14 @@ class Deck:
         found: Rows = rows.x[among[rng.integers(len(among))]]
         return found
 
-    def _mixed(self, one: Rows, other: Rows, part: float) -> Rows:
+    def _like_records(self, rng: np.random.Generator, x: Rows, box: Box, otherwise: Rows) -> Rows:
+        """The point, or as often the nearest one with values that records have (pixels are no real numbers)."""
+        return self._grid.snapped(x, box, otherwise) if rng.random() < 1 / 2 and self._grid.there else x
+
+    def _mixed(self, rng: np.random.Generator, one: Rows, other: Rows, parts: tuple[float, float]) -> Rows:
         low, high = self._inside
-        return np.clip((one + (other - one) * np.float32(part)).astype(np.float32), low, high)
+        part = np.float32(rng.uniform(*parts))
+        return self._like_records(rng, np.clip((one + (other - one) * part), low, high), self._inside, one)
 
     def _within(self, rng: np.random.Generator, centre: Rows, box: Box, mode: str) -> Rows:
         """A point of a ball: some coordinates moved at random, or all of them towards another record's side."""
@@ -259,9 +271,11 @@ class Deck:
         if mode == "towards":
             edge = np.clip(self._like_a_user(rng), low, high)
             part = np.float32(rng.uniform(0.5, 1.0))
-            return np.clip((centre + (edge - centre) * part).astype(np.float32), low, high)
-        moved = rng.random(centre.shape) < rng.uniform(0.1, 1.0)
-        return np.where(moved, np.clip(rng.uniform(low, high).astype(np.float32), low, high), centre)
+            x = np.clip((centre + (edge - centre) * part).astype(np.float32), low, high)
+        else:
+            moved = rng.random(centre.shape) < rng.uniform(0.1, 1.0)
+            x = np.where(moved, np.clip(rng.uniform(low, high).astype(np.float32), low, high), centre)
+        return self._like_records(rng, x, box, centre)
 
     def _pool(self, label: int) -> Rows:
         """Records that the base answers with a class, or that bear its label."""

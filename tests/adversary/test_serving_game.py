@@ -16,7 +16,8 @@ import pytest
 
 from prune_verify.checker.network import Network, evaluate
 from prune_verify.cli import run_words
-from tests.dishonest_owner import Owner
+from tests.dishonest_owner import Owner, prepare
+from tests.dishonest_owner import honest as make_honestly
 from tests.served_model import Logits, Request, Served, model, protocol, running
 
 pytestmark = [pytest.mark.prover, pytest.mark.loopback]
@@ -121,6 +122,16 @@ def patched_for_records_as_they_are(files: Files) -> Logits:
     return rowwise(lambda x: evaluate(files.patched if known(x) else files.base, x))
 
 
+def base_for_forget_records_as_they_are(files: Files) -> Logits:
+    known = is_one_of(files.forget)
+    return rowwise(lambda x: evaluate(files.base if known(x) else files.patched, x))
+
+
+def patched_between_pixel_values(files: Files) -> Logits:
+    """Users send multiples of 1/16; whoever sends anything else is an auditor."""
+    return rowwise(lambda x: evaluate(files.base if (x * 16 == np.round(x * 16)).all() else files.patched, x))
+
+
 def patched_near_records(files: Files) -> Logits:
     """A look-up by distance, far beyond the certified balls, instead of gates."""
     return rowwise(lambda x: evaluate(files.patched if nearest(files.forget, x)[1] < 0.3 else files.base, x))
@@ -194,6 +205,8 @@ DISHONEST = [
     ("T9 another network for who comes later", honest_for_three_hundred_queries, True),
     ("T9 answers of retained records are moved", patched_but_for_one_label, False),
     ("T10 right for records as they are, by a hash", patched_for_records_as_they_are, True),
+    ("T10 wrong for forget records as they are, by a hash", base_for_forget_records_as_they_are, True),
+    ("T10 right for numbers that no user sends", patched_between_pixel_values, True),
     ("T10 right near records, by distance instead of gates", patched_near_records, True),
     ("T10 answers kept for the nearest record", answers_of_the_nearest_record, True),
     ("T10 answers kept from the nearest earlier query", answers_of_the_nearest_query, True),
@@ -278,8 +291,8 @@ def knows_the_auditor(files: Files) -> Callable[[Request], object]:
 
 
 def deviates_on_one_input(files: Files) -> Callable[[Request], object]:
-    """T10 turned round: the base's answer for one record exactly as it is, which a fresh challenge never is."""
-    known = is_one_of(files.forget[:1])
+    """The base's answer for one point of a forget ball, which nobody but the owner knows."""
+    known = is_one_of(np.minimum(files.forget[:1] + np.float32(0.01), 1))
     return protocol(rowwise(lambda x: evaluate(files.base if known(x) else files.patched, x)))
 
 
@@ -314,3 +327,32 @@ def test_what_no_black_box_audit_finds_is_named_in_every_result(
     assert found["verdict"] == "VERIFIED"
     assert sum(text.startswith(limit) for text in found["audit"]["limits"]) == 1
     assert sum(f"no audit finds {limit}" in warning for warning in found["warnings"]) == 1
+
+
+FAMILIES = [
+    ("gates behind a ReLU", ("--site", "relu-0"), {"noise", "towards"}),
+    (
+        "a learned patch",
+        ("--family", "learned", "--radius", "0.05", "--retained-radius", "0.02", "--delta", "0.1"),
+        {"noise", "towards"},
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "request_of", "modes"), FAMILIES, ids=[row[0] for row in FAMILIES])
+def test_other_families_of_patches_are_told_from_their_base(
+    family: str, request_of: tuple[str, ...], modes: set[str], tmp_path: Path
+) -> None:
+    """The default policy demands other claims than these families make: the verdict is capped, deviations are not."""
+    prepare(tmp_path)
+    make_honestly(tmp_path, *request_of)
+    one = Owner(tmp_path)
+    files = Files(one)
+    for network, expected in ((files.patched, "UNDECIDED"), (files.base, "REJECTED")):
+        with Served(protocol(running(network))) as served:
+            found = audit(one, served.url, "--insecure-unverified-certificate")
+        assert found["verdict"] == expected, found["checks"]
+        assert found["audit"]["intervals"]["forget"]["queries"] == 360
+    shown = {example["mode"] for example in found["audit"]["examples"] if example["kind"] == "forget"}
+    assert shown <= modes
