@@ -111,7 +111,7 @@ class Deck:
         self._pools = {claim.label: self._pool(claim.label) for claim in ground.classes}
         known = [rows.flat() for rows in (ground.forget, ground.retain) if rows is not None]
         self._grid = Grid(known)
-        self._records = {_key(row) for rows in known for row in rows}
+        self._records = {_key(row + np.float32(0)) for rows in known for row in rows}
         self._makers: dict[str, Callable[[np.random.Generator], _Candidate]] = {
             "forget": self._forget,
             "class": self._class,
@@ -151,7 +151,7 @@ class Deck:
     def _accepted(
         self, wanted: Mapping[int, str], indices: Sequence[int], candidates: Sequence[_Candidate]
     ) -> dict[int, Challenge]:
-        x = np.stack([candidate.x for candidate in candidates])
+        x = np.stack([candidate.x for candidate in candidates]) + np.float32(0)  # no user sends -0
         lower, upper = self._judge.expect(x)
         base = evaluate(self._ground.base, x).astype(np.float64)
         answers = strict_answers(self._ground.base, x)
@@ -159,13 +159,13 @@ class Deck:
         for place, (index, candidate) in enumerate(zip(indices, candidates, strict=True)):
             expected = Expected(lower[place], upper[place], self._eased(candidate.suppressed))
             kind = wanted[index]
-            known = kind != "elsewhere" and _key(candidate.x) in self._records
+            known = kind != "elsewhere" and _key(x[place]) in self._records
             wrong = candidate.label is not None and answers[place] != candidate.label
             if expected.label is None or known or wrong:
                 continue
             self._judge.note(lower[place], upper[place])
             telling = self._judge.tells(expected, base[place], int(answers[place]))
-            found[index] = Challenge(index, kind, candidate.mode, candidate.x, expected, telling)
+            found[index] = Challenge(index, kind, candidate.mode, x[place], expected, telling)
         return found
 
     def _eased(self, claim: Suppressed | None) -> Suppressed | None:

@@ -118,15 +118,15 @@ def _connected(
     state = read_state(options.state, audit, demands.seed, demands.queries, secrets.token_hex(32))
     deck = Deck(ground, judge, bytes.fromhex(state.seed), counts)
     client = Client(address, manners)
-    client.require_ready()
-    wire = agree(wire, client.metadata(), demands.batch)
-    probe = deck.probe()
-    if probe is not None:
-        try:
+    try:
+        client.require_ready()
+        wire = agree(wire, client.metadata(), demands.batch)
+        probe = deck.probe()
+        if probe is not None:
             body = request_body(wire, np.stack([probe.x] * demands.batch))
             read_answers(wire, client.infer(body, wire.most_bytes(demands.batch)), demands.batch)
-        except MalformedAnswerError as error:
-            raise EndpointError(f"first answer: {error.path}", error.rule, error.expected, error.got) from None
+    except MalformedAnswerError as error:
+        raise EndpointError(f"first answer: {error.path}", error.rule, error.expected, error.got) from None
     return _Run(address, demands, ground, client, wire, judge, deck, counts, state)
 
 

@@ -17,6 +17,8 @@ __all__ = ["Grid"]
 
 Rows = npt.NDArray[np.float32]
 _MOST_RECORDS = 4096
+_MOST_NUMBERS = 2**25  # of the records that are looked at, together
+_AT_ONCE = 4096  # coordinates, so that large pictures need no more room than the grid itself
 _MOST_VALUES = 512
 
 
@@ -29,7 +31,8 @@ class Grid:
     """
 
     def __init__(self, rows: Sequence[Rows]) -> None:
-        chosen = [part[:: max(1, len(part) // _MOST_RECORDS)] for part in rows if len(part)]
+        most = min(_MOST_RECORDS, max(1, _MOST_NUMBERS // max((part.shape[1] for part in rows), default=1)))
+        chosen = [part[:: -(-len(part) // most)] for part in rows if len(part)]
         columns = [np.unique(column) for column in np.concatenate(chosen).T] if chosen else []
         listed = [values if len(values) <= _MOST_VALUES else values[:0] for values in columns]
         width = max((len(values) for values in listed), default=0)
@@ -56,9 +59,12 @@ class Grid:
 
         """
         flat, low, high = (value.reshape(-1, 1) for value in (x, *box))
-        inside = (self._values >= low) & (self._values <= high)
-        far = np.where(inside, np.abs(self._values - flat), np.float32(np.inf))
-        near = np.take_along_axis(self._values, far.argmin(axis=1)[:, np.newaxis], axis=1)[:, 0]
-        found = np.where(inside.any(axis=1), near, otherwise.reshape(-1))
-        result: Rows = np.where(self._continuous, x.reshape(-1), found).astype(np.float32).reshape(x.shape)
-        return result
+        result = np.where(self._continuous, flat[:, 0], otherwise.reshape(-1)).astype(np.float32)
+        for start in range(0, len(result), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            values = self._values[part]
+            inside = (values >= low[part]) & (values <= high[part])
+            far = np.where(inside, np.abs(values - flat[part]), np.float32(np.inf))
+            near = np.take_along_axis(values, far.argmin(axis=1)[:, np.newaxis], axis=1)[:, 0]
+            result[part] = np.where(inside.any(axis=1), near, result[part])
+        return result.reshape(x.shape)

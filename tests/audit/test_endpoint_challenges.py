@@ -73,6 +73,7 @@ def near(x: np.ndarray, rows: np.ndarray, radius: Fraction) -> list[int]:
 def test_every_challenge_lies_in_the_domain_and_is_float32(challenges: list[Challenge]) -> None:
     for one in challenges:
         assert one.x.dtype == np.float32
+        assert not np.signbit(one.x).any()  # -0 is in the domain, and no user sends it
         assert all(0 <= value <= 1 for value in exactly(one.x))
 
 
@@ -159,6 +160,20 @@ def test_a_grid_moves_to_values_of_the_coordinate_inside_the_box_only() -> None:
     ends = np.zeros(2, dtype=np.float32), np.ones(2, dtype=np.float32)
     assert Grid([many]).snapped(x[:2], ends, centre[:2]).tolist() == [x[0], 0]
     assert not Grid([]).there
+
+
+def test_a_grid_of_large_pictures_is_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.integers(0, 9, size=(30, 50)) / 8).astype(np.float32)
+    low, high = np.full(50, 0.3, dtype=np.float32), np.full(50, 0.7, dtype=np.float32)
+    x = rng.uniform(0.3, 0.7, size=50).astype(np.float32)
+    whole = Grid([rows]).snapped(x, (low, high), x)
+    monkeypatch.setattr("prune_verify.audit.endpoint_grid._AT_ONCE", 7)
+    assert (Grid([rows]).snapped(x, (low, high), x) == whole).all()
+    assert set(whole.tolist()) <= {0.375, 0.5, 0.625}
+    monkeypatch.setattr("prune_verify.audit.endpoint_grid._MOST_NUMBERS", 50 * 2)
+    few = Grid([rows]).snapped(x, (np.zeros_like(x), np.ones_like(x)), x)
+    assert all(value in (rows[0, j], rows[15, j]) for j, value in enumerate(few))
 
 
 def test_expected_answers_hold_the_network_s_own_and_one_label(ground: Ground, challenges: list[Challenge]) -> None:
