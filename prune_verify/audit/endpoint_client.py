@@ -192,7 +192,7 @@ class Client:
     def _once(self, method: str, path: str, body: bytes | None, most: int) -> tuple[int, bytes]:
         manners, url = self._manners, self._address.origin + path
         headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
-        headers |= {**manners.headers, "Accept-Encoding": "identity", "Connection": "close"}
+        headers |= {**manners.headers, "Accept-Encoding": "identity"}
         ends = manners.clock() + manners.timeout
         try:
             response = self._pool.request(
@@ -211,6 +211,7 @@ class Client:
                 return response.status, self._body(response, url, most, ends)
             finally:
                 response.close()
+                self._pool.clear()  # no header says so: the connection is simply not used again
         except SSLError as error:
             raise EndpointError(url, "a TLS certificate that is believed here (see --ca)", "one", str(error)) from None
         except HTTPError as error:

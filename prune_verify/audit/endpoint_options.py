@@ -59,7 +59,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_queries(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--queries", type=int, default=1000, metavar="N", help="how many (default 1000)")
+    group.add_argument("--queries", type=int, default=1200, metavar="N", help="how many (default 1200)")
     group.add_argument(
         "--shares",
         default="0.6,0.2,0.2",

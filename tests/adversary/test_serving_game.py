@@ -246,9 +246,9 @@ def test_a_server_that_forgets_the_records_and_not_the_class_is_rejected(class_o
 
     for logits, expected in ((running(files.patched), "VERIFIED"), (answer, "REJECTED")):
         with Served(protocol(logits)) as served:
-            found = audit(class_owner, served.url, "--queries", "1000", *LABELS)
+            found = audit(class_owner, served.url, "--queries", "1200", *LABELS)
         assert found["verdict"] == expected, found["checks"]
-    assert found["audit"]["intervals"]["class"]["deviations"] == found["audit"]["intervals"]["class"]["queries"] == 300
+    assert found["audit"]["intervals"]["class"]["deviations"] == found["audit"]["intervals"]["class"]["queries"] == 360
 
 
 def by_client(files: Files, names: str) -> Callable[[Request], object]:

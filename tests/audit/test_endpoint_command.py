@@ -67,13 +67,13 @@ def test_the_certified_network_is_verified_and_the_result_says_how(honest: Logit
     assert (code, ended(found)) == (0, ("VERIFIED", "OK", "")), found["checks"]
     told = found["audit"]
     assert (told["seed"], told["endpoint"], told["outputs"], told["datatype"]) == (SEED, served.url, ["logits"], "FP32")
-    assert (told["queries"], told["deviations"], told["examples"], told["failure"]) == (1000, 0, [], None)
+    assert (told["queries"], told["deviations"], told["examples"], told["failure"]) == (1200, 0, [], None)
     assert {kind: row["queries"] for kind, row in told["intervals"].items()} == {
-        "forget": 300,
-        "class": 300,
-        "retained": 200,
-        "elsewhere": 200,
-        "overall": 1000,
+        "forget": 360,
+        "class": 360,
+        "retained": 240,
+        "elsewhere": 240,
+        "overall": 1200,
     }
     assert told["power"] == {
         "confidence": 0.95,
@@ -81,14 +81,14 @@ def test_the_certified_network_is_verified_and_the_result_says_how(honest: Logit
         "leastRequests": 299,
         "regions": ["forget", "class"],
     }
-    assert told["intervals"]["forget"]["upperBound"] == pytest.approx(1 - 0.05 ** (1 / 300))
-    assert told["intervals"]["forget"]["interval"] == {"lower": 0.0, "upper": pytest.approx(1 - 0.025 ** (1 / 300))}
-    assert told["intervals"]["forget"]["detectsMaxDeviation"] == pytest.approx(1 - 0.99**300)
+    assert told["intervals"]["forget"]["upperBound"] == pytest.approx(1 - 0.05 ** (1 / 360))
+    assert told["intervals"]["forget"]["interval"] == {"lower": 0.0, "upper": pytest.approx(1 - 0.025 ** (1 / 360))}
+    assert told["intervals"]["forget"]["detectsMaxDeviation"] == pytest.approx(1 - 0.99**360)
     assert told["tolerance"]["given"] is None
     assert 0 < told["tolerance"]["widestInterval"] < 1e-3
     assert len(told["limits"]) == 3
     assert all(any(limit in w for w in found["warnings"]) for limit in told["limits"])
-    assert len(served.queries) == 1001  # one of no account
+    assert len(served.queries) == 1201  # one of no account
 
 
 def test_without_a_seed_every_audit_asks_something_else(honest: Logits) -> None:
