@@ -192,9 +192,14 @@ def _audit(options: argparse.Namespace) -> Result:
 
 
 def _bench(options: argparse.Namespace) -> Result:
-    from prune_verify.bench import run_bench
+    from prune_verify.bench.command import run_bench
+    from prune_verify.bench.own_data import OwnData
 
-    return Result(*run_bench(options.what, data=options.data, quick=options.quick, out=options.out, say=_say(options)))
+    if (options.train is None) != (options.test is None):
+        return _failed("bench repair needs --train and --test together", "E_USAGE", 2)
+    own = None if options.train is None else OwnData(options.train, options.test, options.label_column)
+    rest = {"data": options.data, "own": own, "quick": options.quick, "out": options.out, "say": _say(options)}
+    return Result(*run_bench(options.what, **rest))
 
 
 def _common() -> argparse.ArgumentParser:
@@ -307,10 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
     add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
-    encode = add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot")
-    encode.add_argument("table", type=Path, metavar="TABLE.csv")
-    encode.add_argument("--label-column", required=True, metavar="NAME")
-    encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
+    _add_encode(add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot"))
     add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     _add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
     _add_certify(
@@ -348,9 +350,18 @@ def _parser() -> argparse.ArgumentParser:
     bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
-    bench.add_argument("--quick", action="store_true")
+    bench.add_argument("--train", metavar="RECORDS", help="repair: records of your own as well (npz, csv or idx)")
+    bench.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
+    bench.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
+    bench.add_argument("--quick", action="store_true", help="smaller sizes")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
+
+
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("--label-column", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:
@@ -376,7 +387,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("prune_verify.certify.errors", "CertifyError"),
         ("prune_verify.bounds.errors", "BoundsError"),
         ("prune_verify.demo", "DemoError"),
-        ("prune_verify.bench", "BenchError"),
+        ("prune_verify.bench.chain", "BenchError"),
     ):
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))
