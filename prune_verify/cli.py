@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune_verify import __version__
+from prune_verify.audit.endpoint_options import add_audit
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
     add_verify_arguments,
@@ -186,6 +187,17 @@ def _prove(options: argparse.Namespace) -> Result:
     return Result(*prove_command(options))
 
 
+def _audit(options: argparse.Namespace) -> Result:
+    try:
+        from prune_verify.audit.endpoint_command import audit_command
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed; audit needs it: pip install 'prune-verify[endpoint]'"
+        return _failed(text, "E_NOT_INSTALLED", 2)
+
+    with _progress(options) as progress:
+        return Result(*audit_command(options, progress, _say(options) if sys.stderr.isatty() else lambda _: None))
+
+
 def _bench(options: argparse.Namespace) -> Result:
     from prune_verify.bench.command import run_bench
     from prune_verify.bench.own_data import OwnData
@@ -307,10 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
     add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
-    encode = add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot")
-    encode.add_argument("table", type=Path, metavar="TABLE.csv")
-    encode.add_argument("--label-column", required=True, metavar="NAME")
-    encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
+    _add_encode(add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot"))
     add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     _add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
     _add_certify(
@@ -343,6 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
+    add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
     bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
@@ -380,6 +390,12 @@ def _add_verdict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patched", type=Path, help="it must be about this patched network")
     parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
     parser.add_argument("--max-age-days", type=int, metavar="N", help="refuse a verdict that judged validity earlier")
+
+
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("--label-column", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:

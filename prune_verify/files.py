@@ -15,31 +15,32 @@ __all__ = ["new_file", "replace_file"]
 
 
 @contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
+def _beside(path: Path, content: bytes, mode: int = 0o644) -> Iterator[Path]:
     """The content in a file of another name in the same folder, which is gone afterwards unless it was moved."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         yield Path(name)
     finally:
         with suppress(OSError):
             Path(name).unlink()
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace a file; a reader finds the whole of it or what was there before, also after an interruption.
 
     Args:
         path: the file.
         content: its bytes.
+        mode: who may read it.
 
     Raises:
         OSError: the folder is missing or not writable.
 
     """
-    with _beside(path, content) as written:
+    with _beside(path, content, mode) as written:
         written.replace(path)
 
 
