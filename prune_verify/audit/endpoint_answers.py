@@ -4,7 +4,7 @@ The expected logits of a query are an enclosure: the checker's interval pass ove
 float32 program (any order of summation, fused or not, subnormals flushed or kept, the rewrites of SPEC 5.1). A logit
 outside of it is no rounding. A query counts only if the enclosures leave one label: then the label is certain as well.
 
-Source: certs/SPEC.md sections 5.1 and 9.3.
+Source: certs/SPEC.md sections 5.1 and 10.3.
 """
 
 from __future__ import annotations

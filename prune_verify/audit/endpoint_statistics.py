@@ -1,7 +1,7 @@
 """What a number of queries without a deviation says about an endpoint, in exact binomial terms.
 
-Source: certs/SPEC.md section 10.4; C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits illustrated
-in the case of the binomial, Biometrika 26 (1934); THREATS T1.
+Source: certs/SPEC.md section 10.4; C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits
+illustrated in the case of the binomial, Biometrika 26 (1934); THREATS T1.
 """
 
 from __future__ import annotations
