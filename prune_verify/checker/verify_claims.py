@@ -6,11 +6,13 @@ T25, T27.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from prune_verify.checker.bounded_claims import decide_bounded, record_query
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
@@ -28,7 +30,7 @@ from prune_verify.checker.solver import ask
 from prune_verify.checker.statement import Statement
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
 
-__all__ = ["DATA_MISSING", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
+__all__ = ["DATA_MISSING", "SUPPLIED_BY", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
 
 DATA_MISSING = "E_DATA_MISSING"
 _SETS = {
@@ -90,6 +92,18 @@ class Inputs:
     at_time: datetime | None = None
     exact: bool = False
     resolve_smt: str | None = None
+
+
+# Who supplies each input in the certificate game (SECURITY.md). The owner's are names of files whose content is
+# compared with a digest, a root or a signature; whatever steers a check is the auditor's (tests/test_games.py).
+SUPPLIED_BY: Mapping[str, Literal["owner", "auditor"]] = MappingProxyType(
+    {
+        "certificate": "owner", "base": "owner", "patched": "owner", "evidence": "owner", "openings": "owner",
+        "forget": "owner", "retain": "owner",
+        "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
+        "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
+    }
+)  # fmt: skip
 
 
 @dataclass
