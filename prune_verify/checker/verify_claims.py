@@ -6,7 +6,7 @@ T25, T27.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -52,6 +52,16 @@ _TERMS = {
     "locality": ("logits",), "forget_class": ("label", "margin"), "retain_other_labels": ("label",),
     "covering-dual": ("cover",), "shift-point": ("margin",),
 }  # fmt: skip
+# Who supplies each input in the certificate game (SECURITY.md). The owner's are names of files whose content is
+# compared with a digest, a root or a signature; whatever steers a check is the auditor's (tests/test_games.py).
+SUPPLIED_BY: MappingProxyType[str, Literal["owner", "auditor"]] = MappingProxyType(
+    {
+        "certificate": "owner", "base": "owner", "patched": "owner", "evidence": "owner", "openings": "owner",
+        "forget": "owner", "retain": "owner",
+        "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
+        "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,18 +102,6 @@ class Inputs:
     at_time: datetime | None = None
     exact: bool = False
     resolve_smt: str | None = None
-
-
-# Who supplies each input in the certificate game (SECURITY.md). The owner's are names of files whose content is
-# compared with a digest, a root or a signature; whatever steers a check is the auditor's (tests/test_games.py).
-SUPPLIED_BY: Mapping[str, Literal["owner", "auditor"]] = MappingProxyType(
-    {
-        "certificate": "owner", "base": "owner", "patched": "owner", "evidence": "owner", "openings": "owner",
-        "forget": "owner", "retain": "owner",
-        "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
-        "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
-    }
-)  # fmt: skip
 
 
 @dataclass
