@@ -319,7 +319,9 @@ def _twice(unknowns: tuple[int, ...] = ()) -> Build:
     """The first gate twice, deployed, with its point twice; claim M as said."""
     said = {"total": 5, "proved": 5 - len(unknowns), "unknown": len(unknowns)}
     counts = dict.fromkeys(("provedByBound", "refuted", "conflict", "alreadyWrong"), 0) | said
-    again = _deployed(lambda p: replace(p, gates=(*p.gates, p.gates[0]), shifts=np.concatenate([p.shifts, p.shifts[:1]])))
+    again = _deployed(
+        lambda p: replace(p, gates=(*p.gates, p.gates[0]), shifts=np.concatenate([p.shifts, p.shifts[:1]]))
+    )
     return _both(_both(again, _points(lambda p: [*p, p[0]])), _claims(4, counts=counts, unknowns=list(unknowns)))
 
 
