@@ -227,6 +227,12 @@ def run_bench(
         if data is None or not (data / needed).is_dir():
             raise BenchError(f"bench {what} needs --data with a folder {needed}/ in it")
         return run(data, quick=quick, out=out, say=say)
+    if what == "vectors":
+        from prune_verify.bench_vectors import run_bench_vectors
+
+        if data is None or not (data / "vectors").is_dir():
+            raise BenchError("bench vectors needs --data with a folder vectors/ in it")
+        return run_bench_vectors(data, say=say)
     if what == "repair":
         from prune_verify.bench_repair import run_bench_repair
 

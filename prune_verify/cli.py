@@ -332,9 +332,15 @@ def _parser() -> argparse.ArgumentParser:
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
-    bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
-    bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
-    bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
+    bench = add(
+        "bench",
+        _bench,
+        "measure the chain, proving, many claims or the checking of proofs here, or answer public test vectors",
+    )
+    bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims", "vectors"])
+    bench.add_argument(
+        "--data", type=Path, help="folder with mnist/, adult/, vnncomp/ and vectors/ (default: digits only)"
+    )
     bench.add_argument("--quick", action="store_true")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
