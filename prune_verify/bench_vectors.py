@@ -128,13 +128,20 @@ def _refusal(check: Callable[[], None]) -> str:
 
 
 @cache
-def _key(spki: bytes) -> PublicKey:
-    return load_public_key(spki, "key")
+def _key(spki: bytes) -> PublicKey | CheckError:
+    """A key, or why it is none: to look for torsion takes a while."""
+    try:
+        return load_public_key(spki, "key")
+    except CheckError as error:
+        return error
 
 
 def _verify(spki: bytes, message: bytes, signature: bytes) -> None:
     """Refuse what the key, as the checker loads it, does not verify."""
-    if not _key(spki).verifies(message, signature):
+    key = _key(spki)
+    if isinstance(key, CheckError):
+        raise key
+    if not key.verifies(message, signature):
         raise SignatureError("vector", "signature")
 
 

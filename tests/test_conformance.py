@@ -286,3 +286,25 @@ def test_the_runner_says_when_there_is_nothing_to_run() -> None:
 def test_the_standard_arguments_are_those_of_the_readme() -> None:
     index = (RUN.parent / "README.md").read_text(encoding="utf-8")
     assert f"    PROGRAM {' '.join(STANDARD)} ARGUMENTS\n" in index
+
+
+# --- the divergences ---
+
+
+def test_every_divergence_names_what_shows_it() -> None:
+    """Each row of certs/DIVERGENCES.md ends with cases or tests that exist, and has a standard, an answer and a reason."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "certs" / "DIVERGENCES.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith("| the standard")
+    ]
+    assert len(rows) >= 30
+    for row in rows:
+        assert len(row) == 4, row
+        assert all(row), row
+        shown = re.findall(r"`([^`]+)`", row[3])
+        assert shown, row
+        assert [name for name in shown if name not in EXPECTED and not (ROOT / name).is_file()] == [], row
+        accepts_more = "**more**" in row[1]
+        cases = [EXPECTED[name]["exitCode"] for name in shown if name in EXPECTED]
+        assert not accepts_more or not any(cases), row

@@ -226,6 +226,7 @@ def accepted() -> list[Folder]:
         _row("records-csv", "the records as tables of numbers", as_csv(), data=csv_words()),
         _row("records-csv-with-encoding", "the records as tables of grey levels and names, with the encoding that statement and policy name", encoded(), data=csv_words("--encoding", "encoding.json")),
         _row("records-csv-columns-in-another-order", "a table whose columns stand in another order than the encoding's: names decide", then(encoded(), lambda _: {"retain.csv": table("retain", raw=True, order=range(63, -1, -1))}), data=csv_words("--encoding", "encoding.json")),
+        _row("records-csv-with-spaces", "a table with spaces around its cells and blank rows, which say nothing", then(as_csv(), lambda _: {"forget.csv": table("forget").replace(b",", b" , ").replace(b"\n", b"\n\n")}), data=csv_words()),
         _row("records-idx", "the records as idx files, grey levels over 255", as_idx(), data=idx_words()),
         _row("records-idx-gzip", "the records as idx files in gzip", as_idx(zipped=True), data=idx_words(".gz")),
         # networks

@@ -122,6 +122,8 @@ _CHOSEN: dict[str, list[tuple[str, int, str]]] = {
         ("set-of-size-zero", 4, "an empty retained set"),
         ("root-of-31-bytes", 4, "a root of 31 bytes"),
         ("log-checkpoint-in-predicate", 4, "a checkpoint of a log, which version 1 does not have, signed by the owner"),
+        ("time-with-offset", 4, "a time with an offset"),
+        ("time-of-a-leap-second", 4, "a leap second"),
         # 5: time and challenge
         ("expired", 5, "expired"),
         ("expires-this-second", 5, "the second at which it expires"),
