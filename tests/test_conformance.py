@@ -44,7 +44,7 @@ NAMES = names_of()
 EXPECTED = {name: expected_of(name) for name in NAMES}
 NEGATIVE = [name for name in NAMES if EXPECTED[name]["exitCode"] != VERIFIED]
 SUFFIXES = {0: "", 1: "_fail", 2: "_unusable_fail", 3: "_undecided_fail"}
-VERDICTS = {0: "VERIFIED", 1: "REJECTED", 2: None, 3: "UNDECIDED"}
+WORDS = {0: "VERIFIED", 1: "REJECTED", 2: None, 3: "UNDECIDED"}
 # (line of the roster, the last step that can end before it stands there, the first that can end after)
 PASSED = [("signature", 4, 4), ("statement", 4, 5), ("validity", 5, 6), ("models", 6, 6), ("policy", 10, 11)]
 WITHOUT_A_FILE = {"T4", "T10"}  # a measure of outputs; an audit of a served endpoint
@@ -98,7 +98,7 @@ def test_the_names_say_what_must_verify() -> None:
         suffix = next(s for s in ("_unusable_fail", "_undecided_fail", "_fail", "") if name.endswith(s))
         assert suffix == SUFFIXES[expected["exitCode"]], name
         assert re.fullmatch(r"[a-z0-9-]+", name.removesuffix(suffix)), name
-        assert expected["verdict"] == VERDICTS[expected["exitCode"]]
+        assert expected["verdict"] == WORDS[expected["exitCode"]]
         assert (expected["code"] == "OK") == (expected["exitCode"] == 0) == (expected["payloadSha256"] is not None)
 
 
@@ -260,7 +260,9 @@ ANSWERS = [
     ("another place", "expired_fail", (), _says('{"code": "E_POLICY", "payloadSha256": "", "checks": []}', 1), 1, "path '' instead of 'predicate/expiresAt'"),
     ("another identity", "honest-records", (), _says('{"code": "OK", "payloadSha256": "00", "checks": []}', 0), 1, "payloadSha256 '00' instead of"),
     ("REJECTED where it must be UNDECIDED", "evidence-missing_undecided_fail", (), _says("", 1), 1, "exit code 1 instead of 3"),
-    ("a verdict where the auditor's files cannot be used", "policy-nan_unusable_fail", (), _says("REJECTED", 2), 1, "not named on standard error"),
+    ("a verdict where the auditor's files cannot be used", "policy-nan_unusable_fail", (), _says("REJECTED policy.toml/claims/min_margin", 2), 1, "a verdict, although there is none"),
+    ("no place where the auditor's files cannot be used", "policy-nan_unusable_fail", (), _says("error", 2), 1, "'policy.toml/claims/min_margin' is not named"),
+    ("the place in an object", "policy-nan_unusable_fail", (), _says('{"error": "policy.toml/claims/min_margin: form"}', 2), 0, "1 of 1 cases passed"),
     ("no answer in time", "expired_fail", ("--timeout", "0.2"), "import time; time.sleep(60)", 1, "no answer within 0.2 seconds"),
 ]  # fmt: skip
 

@@ -30,6 +30,7 @@ STANDARD = (
     "--policy", "policy.toml", "--json",
 )  # fmt: skip
 VERIFIED, COULD_NOT_RUN = 0, 2
+VERDICTS = ("VERIFIED", "REJECTED", "UNDECIDED")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ def fault(expected: dict[str, Any], code: int, printed: str, complained: str, *,
     if exit_codes:
         return ""
     if code == COULD_NOT_RUN:
-        silent = not printed.strip() and expected["path"] in complained
-        return "" if silent else f"{expected['path']!r} not named on standard error, or something on standard output"
+        if any(word in printed for word in VERDICTS):
+            return "a verdict, although there is none"
+        return "" if expected["path"] in printed + complained else f"{expected['path']!r} is not named"
     try:
         found = json.loads(printed)
         path = next((c["path"] for c in found["checks"] if c["code"] == found["code"] != "OK"), "")
