@@ -202,6 +202,8 @@ def accepted() -> list[Folder]:
         _row("policy-met-by-share-already-wrong", "exactly as many records that the base never answered as the policy allows, a quarter", then(already_wrong, demand(max_already_wrong_share="0.25"))),
         _row("policy-met-by-conflicts", "exactly as many conflicts as the policy allows, one of forty records", then(conflict_of_forty, demand(max_conflicts="1", max_slab_share="0.025", min_retain_records="40"))),
         _row("policy-met-by-both-arithmetics", "the policy demands every claim in both arithmetics", demand(arithmetics='["ieee754-binary32", "real"]')),
+        _row("policy-numbers-of-64-digits", "numbers of 64 digits in the policy: a margin with zeros at its end, and a huge delta", demand(min_margin="0.05" + "0" * 61, max_delta="1e63")),
+        _row("policy-sizes-of-4-gib", "limits of exactly 2^32 bytes in the policy, the most that it can allow", demand(max_model_bytes=str(2**32), max_evidence_bytes=str(2**32))),
         _row("policy-demands-less", "the policy demands smaller balls, a smaller margin and one kind of claim", demand(min_forget_radius="0.01", min_retained_radius="0", min_margin="0", required_for_records='["forget"]')),
         _row("policy-permits-more", "the policy permits assumptions that nothing needs", demand(permitted_assumptions='["z3_unsat:*", "anything"]')),
         _row("domain-per-coordinate", "the domain as a list, one interval for each coordinate, in policy and statement", then(edit(_per_coordinate), demand(lower=f"[{', '.join(['0'] * 64)}]", upper=f"[{', '.join(['1'] * 64)}]"))),

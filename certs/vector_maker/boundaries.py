@@ -93,6 +93,10 @@ _CLAIM = "predicate/claims/C{}/{}"
 _CASES: list[tuple[str, int, str, Case]] = [
     # 1
     ("policy-knob-missing", 1, "records", Case("Policy", "a demand is missing from the policy", lambda c: {"policy.toml": c.files["policy.toml"].replace(b"min_margin", b"# min_margin")}, unusable("MALFORMED", "policy.toml/claims/min_margin"))),
+    ("policy-65-digits", 1, "records", Case("Policy", "a margin of 65 digits in the policy, one more than is read", demand(min_margin="0.05" + "0" * 62), unusable("MALFORMED", "policy.toml/claims/min_margin"))),
+    ("policy-1e64", 1, "records", Case("Policy", "a delta of 1e64 in the policy, which has 65 digits", demand(max_delta="1e64"), unusable("MALFORMED", "policy.toml/claims/max_delta"))),
+    ("policy-1e2000000", 1, "records", Case("Policy", "a short text in the policy that would be a number of two million digits", demand(max_delta="1e2000000"), unusable("MALFORMED", "policy.toml/claims/max_delta"))),
+    ("policy-size-above-4-gib", 1, "records", Case("Policy", "a limit of 2^32 + 1 bytes in the policy", demand(max_model_bytes=str(2**32 + 1)), unusable("MALFORMED", "policy.toml/limits/max_model_bytes"))),
     ("policy-negative", 1, "records", Case("Policy", "a negative radius in the policy", demand(min_forget_radius="-0.1"), unusable("MALFORMED", "policy.toml/claims/min_forget_radius"))),
     ("policy-zero-records", 1, "records", Case("Policy", "a policy content with no records at all", demand(min_retain_records="0"), unusable("MALFORMED", "policy.toml/records/min_retain_records"))),
     ("policy-kind-unknown", 1, "records", Case("Policy", "the policy demands a kind of claim that does not exist", demand(required_for_records='["forgotten"]'), unusable("MALFORMED", "policy.toml/claims/required_for_records"))),
