@@ -209,6 +209,7 @@ def accepted() -> list[Folder]:
         _row("domain-per-coordinate", "the domain as a list, one interval for each coordinate, in policy and statement", then(edit(_per_coordinate), demand(lower=f"[{', '.join(['0'] * 64)}]", upper=f"[{', '.join(['1'] * 64)}]"))),
         _row("delta-exactly-allowed", "logits may move exactly as far as the policy allows, written with a zero more", demand(max_delta="0.10"), base="learned"),
         _row("band-exactly-as-wide-as-allowed", "the widest band is exactly as wide as the policy allows", demand(max_band_width="5.0"), base="held"),
+        _row("held-band-of-each-gate-exactly-allowed", "no band: the gate that holds its margin farthest apart does so exactly as far as the policy allows, 2", then(_claims(lambda claims: [claim.update(band=None) for claim in claims[:2]]), demand(max_band_width="2")), base="held"),
         # stronger than demanded
         _row("margin-larger-than-demanded", "a larger margin than the policy demands", _claims(lambda claims: [claim.update(margin="0.1") for claim in claims[:2]])),
         _row("balls-larger-than-demanded", "the policy demands balls smaller than the claimed ones", demand(min_forget_radius="0.0999999", min_retained_radius="0.0499999")),

@@ -155,12 +155,14 @@ _CASES: list[tuple[str, int, str, Case]] = [
     ("class-margin-a-little-below-policy", 10, "class", Case("Policy", "the policy demands a margin of the class a little larger", demand(min_margin="0.0500001"), refused("POLICY", _CLAIM.format(1, "margin")))),
     ("delta-a-little-above-policy", 10, "learned", Case("Policy", "the policy allows logits to move a little less", demand(max_delta="0.0999999"), refused("POLICY", _CLAIM.format(3, "delta")))),
     ("band-a-little-wider-than-policy", 10, "held", Case("Policy", "the policy allows a band a little narrower", demand(max_band_width="4.9999999"), refused("POLICY", _CLAIM.format(1, "band")))),
+    ("held-band-of-one-gate-wider-than-policy", 10, "held", Case("Policy", "no band: one gate of four holds its margin farther apart than the policy allows", then(edit(lambda d: [c.update(band=None) for c in d["predicate"]["claims"][:2]]), demand(max_band_width="1.9999999")), refused("POLICY", _CLAIM.format(1, "band")))),
+    ("needle-without-records", 10, "records", Case("T6", "no records are shown, and the radius is below the policy's: refused all the same", edit(lambda d: [c["region"].update(radius="0.001") for c in d["predicate"]["claims"][:2]]), refused("POLICY", _CLAIM.format(1, "region/radius")))),
     ("radius-below-four-ulp", 10, "records", Case("T23", "a decimal ball in which hardly any float32 lies, although the policy has no minimum", then(edit(lambda d: [c["region"].update(radius="0.00000001") for c in d["predicate"]["claims"][:2]]), demand(min_forget_radius="0")), refused("POLICY", _CLAIM.format(1, "region/radius")))),
     ("claims-of-reals-where-both-are-demanded", 10, "records", Case("T27", "the policy demands both arithmetics, a claim stands in one", then(edit(lambda d: d["predicate"]["claims"].pop(5)), demand(arithmetics='["ieee754-binary32", "real"]')), refused("POLICY", "predicate/claims"))),
     ("earlier-request-not-proved-again", 10, "records-and-class", Case("T12", "a later release: the class of the earlier request is no longer claimed to be forgotten", edit(lambda d: d["predicate"].update(claims=[c for c in d["predicate"]["claims"] if c["label"] is None])), refused("POLICY", "predicate/claims"))),
 ]  # fmt: skip
 _SHOWN = {
-    "no-records-shown": (), "retained-records-not-shown": DATA[:2],
+    "no-records-shown": (), "needle-without-records": (), "retained-records-not-shown": DATA[:2],
     "records-csv-label-column-unknown": csv_words()[:4], "records-csv-column-more": csv_words(),
     "records-csv-columns-exchanged": csv_words("--encoding", "encoding.json"), "records-csv-encoding-kept-back": csv_words(),
     "records-csv-encoding-not-said": csv_words("--encoding", "encoding.json"),

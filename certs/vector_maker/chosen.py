@@ -310,6 +310,7 @@ _CHOSEN: dict[str, list[tuple[str, int, str]]] = {
         ("shift-too-small", 9, "shifts that are too small to forget, deployed"),
         ("shift-not-least", 9, "shifts of twice the least, deployed"),
         ("shift-least-for-another-margin", 9, "shifts of twice the least, and a margin for which they would be least"),
+        ("shift-least-in-another-ball", 9, "shifts of a hundredth more, and a ball in which they would be least"),
         ("shift-point-beyond-the-ball", 9, "a point an ulp beyond the ball"),
         ("shift-points-missing", 6, "no points"),
         ("shift-points-exchanged", 9, "the points of two gates exchanged"),
