@@ -171,6 +171,7 @@ def accepted() -> list[Folder]:
         _row("threshold-3-three-signatures", "threshold 3, exactly three trusted keys signed, in another order than the store's", signed_by(*three[::-1], store=trust(*listed, threshold=3))),
         _row("sixteen-signatures", "sixteen signatures, fifteen of them by strangers: as many as an envelope may hold", signed_by(*(f"stranger {n}" for n in range(15)), "owner", store=trust(trusted("owner")))),
         _row("revoked-key-beside-a-good-one", "the store lists a revoked key beside the one that signed", files(trust__json=trust(trusted("owner"), trusted("second", revoked=(ISSUED, "lost"))))),
+        _row("eight-keys-in-the-store", "the store lists eight keys of either algorithm, of which one signed", files(trust__json=trust(trusted("owner"), *(trusted(f"key {n}") for n in range(4)), *(trusted(f"key {n}", kind="p256") for n in range(3))))),
         _row("key-with-two-roles", "one key is listed as prover and as auditor", files(trust__json=trust(trusted("owner", roles=("prover", "auditor"))))),
         _row("key-valid-from-now", "the key becomes valid this second", files(trust__json=stores["not-before"])),
         _row("key-valid-until-next-second", "the key ends in the next second", files(trust__json=stores["not-after"])),

@@ -32,14 +32,18 @@ from certs.vector_maker.cases import (
     undecided,
     unusable,
 )
+from certs.vector_maker.envelopes import ED25519_SPKI, forged_trust
 from certs.vector_maker.folders import DATA, Folder
-from certs.vector_maker.owner import ISSUED, Chain, trust, trusted
+from certs.vector_maker.owner import ISSUED, Chain, key, trust, trusted
 from certs.vector_maker.tables import NAMES, as_csv, as_idx, csv_words, encoded, idx_bytes, idx_words, table
 from prune_verify.checker.proof import emit, parse
+from prune_verify.signing import public_half
 
 __all__ = ["boundaries"]
 
 _PATCH = "evidence/patch.json"
+_PRIME = 2**255 - 19
+_P256_BYTES = 32
 _SECOND = timedelta(seconds=1)
 _NONCE = "5eed" * 16
 _C1 = "evidence/C1.proof"
@@ -56,6 +60,14 @@ def _unknown(chain: Chain) -> Chain:
     claim["counts"] |= {"proved": claim["counts"]["proved"] - 1, "unknown": 1}
     claim["unknowns"] = [0]
     return chain.put(document)
+
+
+def _compressed() -> bytes:
+    """The SPKI of a P-256 test key with its point compressed."""
+    whole = public_half(key("ecdsa owner", "p256")).spki
+    head, x, y = whole[: -2 * _P256_BYTES - 1], whole[-2 * _P256_BYTES : -_P256_BYTES], whole[-_P256_BYTES:]
+    short = bytes([2 + y[-1] % 2]) + x
+    return bytes([head[0], head[1] - _P256_BYTES, *head[2:-2], head[-2] - _P256_BYTES, head[-1]]) + short
 
 
 def _challenge(nonce: str) -> Build:
@@ -102,6 +114,9 @@ _CASES: list[tuple[str, int, str, Case]] = [
     ("policy-kind-unknown", 1, "records", Case("Policy", "the policy demands a kind of claim that does not exist", demand(required_for_records='["forgotten"]'), unusable("MALFORMED", "policy.toml/claims/required_for_records"))),
     ("trust-threshold-17", 1, "records", Case("Threshold", "a threshold above the 16 signatures that an envelope can hold", lambda c: {"trust.json": c.files["trust.json"].replace(b'"prover":{"threshold":1}', b'"prover":{"threshold":17}')}, unusable("MALFORMED", "trust.json/roles/prover/threshold"))),
     ("trust-role-unknown", 1, "records", Case("Roles", "a role that does not exist", lambda c: {"trust.json": c.files["trust.json"].replace(b'"roles":["prover"]', b'"roles":["owner"]')}, unusable("MALFORMED", "trust.json/keys/0/roles"))),
+    ("trust-key-compressed-point", 1, "records", Case("WeakKey", "a P-256 key whose point is compressed: a second encoding of one key", lambda _: {"trust.json": forged_trust(_compressed())}, unusable("MALFORMED", "trust.json/keys/0/spki"))),
+    ("trust-key-y-is-p", 1, "records", Case("WeakKey", "an Ed25519 key with y = p, a second encoding of 0", lambda _: {"trust.json": forged_trust(ED25519_SPKI + _PRIME.to_bytes(32, "little"))}, unusable("MALFORMED", "trust.json/keys/0/spki"))),
+    ("trust-key-off-the-curve", 1, "records", Case("WeakKey", "32 bytes that are no point of the curve, as an Ed25519 key", lambda _: {"trust.json": forged_trust(ED25519_SPKI + (2).to_bytes(32, "little"))}, unusable("MALFORMED", "trust.json/keys/0/spki"))),
     ("trust-is-a-certificate", 1, "records", Case("Roles", "a certificate in the trust store's place", lambda c: {"trust.json": c.files[CERT]}, unusable("MALFORMED", "trust.json"))),
     ("challenge-file-with-more", 1, "records", Case("T11", "a challenge file with an unknown member", lambda _: {"challenge.json": b'{"formatVersion":1,"nonce":"00","used":false}'}, unusable("MALFORMED", "challenge.json"), ("--challenge", "challenge.json"))),
     # 2 to 4

@@ -38,6 +38,7 @@ _CHOSEN: dict[str, list[tuple[str, int, str]]] = {
         ("trust-key-of-order-8", 1, "an Ed25519 key of order 8"),
         ("trust-key-with-torsion", 1, "an Ed25519 key with a torsion part"),
         ("trust-key-not-canonical", 1, "the identity in a second encoding, y = p + 1"),
+        ("trust-key-x-minus-zero", 1, "the identity in a second encoding, x = -0"),
         ("trust-key-p384", 1, "a key on another curve"),
         ("policy-misspelt", 1, "a misspelt demand"),
         ("policy-nan", 1, "a demand that is no number"),
