@@ -127,7 +127,7 @@ def test_no_two_cases_are_the_same() -> None:
 def test_the_folder_is_small_and_holds_plain_files_only() -> None:
     paths = [path for path in RUN.parent.rglob("*") if "__pycache__" not in path.parts]
     assert not [path for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())]
-    assert sum(path.stat().st_size for path in paths if path.is_file()) < 3 * 2**20
+    assert sum(path.stat().st_size for path in paths if path.is_file()) < 3.25 * 2**20
     assert max(path.stat().st_size for path in paths if path.is_file()) < 2**16 + 2**15  # README.md is the largest
 
 
