@@ -79,8 +79,9 @@ examples: $(STAMP) ## make certs/examples and patches anew (new keys, new digest
 patches: $(STAMP) ## make the reference patches of patches/ anew, for the first example as it is
 	PYTHONPATH=. $(BIN)/python certs/make_patches.py
 
-vectors: $(STAMP) ## make certs/vectors anew: the same bytes, unless what they say has changed
+vectors: $(STAMP) ## make certs/vectors and certs/conformance anew: the same bytes, unless what they say has changed
 	PYTHONPATH=. $(BIN)/python certs/make_vectors.py
+	PYTHONPATH=. $(BIN)/python certs/make_conformance.py
 
 mutate: $(STAMP) ## change what decides a proof, one operator at a time, and see whether a test notices (an hour or two)
 	PYTHONPATH=. $(BIN)/python tests/mutate.py

@@ -12,8 +12,8 @@ from certs.vector_maker.owner import CERTIFICATE, Chain, key, sign
 from certs.vectors.run import evaluate
 
 __all__ = [
-    "CERT", "OK", "PAYLOAD", "Answer", "Build", "Case", "Group", "Note", "at", "edit", "files", "payload", "refused",
-    "signed_expression", "undecided", "unusable",
+    "CERT", "OK", "PAYLOAD", "Answer", "Build", "Case", "Group", "Note", "at", "demand", "edit", "files", "payload",
+    "refused", "signed_expression", "then", "undecided", "unusable",
 ]  # fmt: skip
 
 CERT = CERTIFICATE
@@ -175,3 +175,33 @@ def signed_expression(part: Expression, base: Path) -> Expression:
     """An envelope, signed by the owner, over a payload that is too long to be written down."""
     whole = sign(evaluate(part, base), key("owner"))
     return envelope_of(part, whole[whole.index(b'","payloadType"') :])
+
+
+def then(*builds: Build) -> Build:
+    """One change after the other, each seeing the files that the one before left."""
+
+    def build(chain: Chain) -> Files:
+        forms: Files = {}
+        for one in builds:
+            found = one(chain)
+            for name, part in (found.files if isinstance(found, Chain) else found).items():
+                if isinstance(part, bytes):
+                    chain.files[name] = part
+                else:
+                    forms[name] = part
+        return chain.files | forms
+
+    return build
+
+
+def demand(**changed: str) -> Build:
+    """The auditor's policy with other values in some lines."""
+
+    def build(chain: Chain) -> Files:
+        lines = chain.files["policy.toml"].decode().split("\n")
+        for name, value in changed.items():
+            place = next(place for place, line in enumerate(lines) if line.startswith(f"{name} ="))
+            lines[place] = f"{name} = {value}"
+        return {"policy.toml": "\n".join(lines).encode()}
+
+    return build

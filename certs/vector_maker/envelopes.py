@@ -21,9 +21,9 @@ from prune_verify.checker.encoding import canonical_json
 from prune_verify.checker.envelope import PAYLOAD_TYPE, _decoded, _plus, pae
 from prune_verify.signing import public_half
 
-__all__ = ["CASES", "NOTES"]
+__all__ = ["CASES", "ED25519_SPKI", "NOTES", "forged_trust"]
 
-_SPKI = bytes.fromhex("302a300506032b6570032100")
+ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 _ORDER_25519 = 2**252 + 27742317777372353535851937790883648493
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ORDER_8 = bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")
@@ -86,7 +86,7 @@ def _characters(data: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(data.decode()), data)
 
 
-def _forged_trust(spki: bytes, **members: object) -> bytes:
+def forged_trust(spki: bytes, **members: object) -> bytes:
     """A trust store that lists one key, whatever it is."""
     document = json.loads(trust(trusted("owner")))
     document["keys"][0] |= {"spki": _b64(spki)} | members
@@ -98,9 +98,9 @@ def _weak_key(raw: bytes) -> Build:
 
     def build(chain: Chain) -> dict[str, bytes]:
         envelope = json.loads(chain.files[CERT])
-        spki = _SPKI + raw
+        spki = ED25519_SPKI + raw
         envelope["signatures"] = [{"keyid": sha256(spki).hexdigest(), "sig": _b64(bytes([1]) + bytes(63))}]
-        return {CERT: canonical_json(envelope), "trust.json": _forged_trust(spki)}
+        return {CERT: canonical_json(envelope), "trust.json": forged_trust(spki)}
 
     return build
 
@@ -288,11 +288,11 @@ CASES = [
     Case("WeakKey", "an Ed25519 key of order 2", _weak_key((_PRIME - 1).to_bytes(32, "little")), unusable("SIGNATURE", _KEY)),
     Case("WeakKey", "an Ed25519 key of order 4", _weak_key(bytes(32)), unusable("SIGNATURE", _KEY)),
     Case("WeakKey", "an Ed25519 key of order 8", _weak_key(_ORDER_8), unusable("SIGNATURE", _KEY)),
-    Case("WeakKey", "an Ed25519 key with a torsion part", lambda _: {"trust.json": _forged_trust(_SPKI + _with_torsion())}, unusable("SIGNATURE", _KEY)),
+    Case("WeakKey", "an Ed25519 key with a torsion part", lambda _: {"trust.json": forged_trust(ED25519_SPKI + _with_torsion())}, unusable("SIGNATURE", _KEY)),
     Case("WeakKey", "the identity in a second encoding, y = p + 1", _weak_key((_PRIME + 1).to_bytes(32, "little")), unusable("MALFORMED", _KEY)),
     Case("WeakKey", "the identity in a second encoding, x = -0", _weak_key(bytes([1]) + bytes(30) + bytes([128])), unusable("MALFORMED", _KEY)),
-    Case("WeakKey", "a key on another curve", lambda _: {"trust.json": _forged_trust(_p384_point())}, unusable("UNSUPPORTED", _KEY)),
-    Case("WeakKey", "bytes that are no key", lambda _: {"trust.json": _forged_trust(b"key")}, unusable("MALFORMED", _KEY)),
+    Case("WeakKey", "a key on another curve", lambda _: {"trust.json": forged_trust(_p384_point())}, unusable("UNSUPPORTED", _KEY)),
+    Case("WeakKey", "bytes that are no key", lambda _: {"trust.json": forged_trust(b"key")}, unusable("MALFORMED", _KEY)),
     Case("Malleable", "the ECDSA twin (r, n - s): the identity is the payload's digest", _ecdsa(_twin), OK),
     Case("Malleable", "an ECDSA signature with a length in the long form", _ecdsa(_ber), refused("SIGNATURE", f"{CERT}/signatures/0")),
     Case("Malleable", "an Ed25519 signature with S + L", _signature(_plus_order), refused("SIGNATURE", f"{CERT}/signatures/0")),

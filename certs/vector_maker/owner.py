@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -80,6 +81,10 @@ _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 # --- keys ---
 
 
+_half = cache(public_half)  # it looks for torsion, which takes a while
+
+
+@cache
 def key(name: str, kind: str = "ed25519") -> PrivateKey:
     """A TEST key from a fixed seed: whoever reads this file can sign with it."""
     seed = sha256(f"prune-verify test key, trust it never: {name}".encode()).digest()
@@ -97,14 +102,14 @@ def signature(message: bytes, signer: PrivateKey) -> bytes:
 
 def sign(payload: bytes, *signers: PrivateKey, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """An envelope over the payload, as the owner makes it."""
-    signed = tuple((public_half(one).keyid, signature(pae(payload_type, payload), one)) for one in signers)
+    signed = tuple((_half(one).keyid, signature(pae(payload_type, payload), one)) for one in signers)
     return emit_envelope(Envelope(payload_type, payload, signed))
 
 
 def trusted(name: str, *, kind: str = "ed25519", roles: tuple[str, ...] = ("prover",), **changed: object) -> TrustedKey:
     """A test key as a trust store lists it."""
     start, end = datetime(2025, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
-    listed = TrustedKey(public_half(key(name, kind)), f"TEST {name}", roles, start, end)
+    listed = TrustedKey(_half(key(name, kind)), f"TEST {name}", roles, start, end)
     return replace(listed, **changed)  # type: ignore[arg-type] # as named
 
 
@@ -435,13 +440,14 @@ def write(
     return Chain(files).put_payload(emit_statement(statement))
 
 
-def structural(kind: str, classes: tuple[int, ...] = ()) -> Chain:
-    """An honest certificate of family ``box`` or ``class-cap``."""
-    base_bytes = base_model().SerializeToString()
+def structural(kind: str, classes: tuple[int, ...] = (), base_bytes: bytes = b"") -> Chain:
+    """An honest certificate of family ``box`` or ``class-cap``, for the usual base or one that answers alike."""
+    base_bytes = base_bytes or base_model().SerializeToString()
     base = load_network(base_bytes, "base.onnx")
     x, y, others, labels = sets()
     gates = gates_of(x, y, others, skip=classes) if "records" in kind else ()
     patch = head_of(base_bytes, classes, gates)
+    x, others = x.reshape(-1, *base.network.input_shape), others.reshape(-1, *base.network.input_shape)
     patched = load_network(export_patched(base_bytes, base, patch), "patched.onnx").network
     problem = Problem(base.network, patched, patch, DOMAIN, LabelledRows(x, y), LabelledRows(others, labels))
     claims = [(claim, decide(problem, claim)) for claim in claims_of(kind, patch)]

@@ -42,7 +42,7 @@ from prune_verify.checker.patch import Gate, LearnedPatch
 from prune_verify.checker.proof import Proof, emit, parse
 from prune_verify.repair.export import export_patched
 
-__all__ = ["CASES", "NOTES", "by_crown", "learned", "patched_problem"]
+__all__ = ["CASES", "NOTES", "by_crown", "learned", "patched_problem", "to_z3"]
 
 F = np.float32
 _DELTA_TEXT = "0.1"
@@ -182,7 +182,7 @@ def _tree(
     )
 
 
-def _to_z3(name: str, *, method: str = "relaxation+smt") -> Build:
+def to_z3(name: str, *, method: str = "relaxation+smt") -> Build:
     """Record 0 is handed to z3."""
 
     def build(chain: Chain) -> Chain:
@@ -309,10 +309,10 @@ CASES = [
     Case("NoSuchRule", "a claim of exact logits by relaxation", _two_claims(2, kind="retain_exact", delta=None), refused("UNSUPPORTED", "claim retain_exact")),
     Case("Missing", "no proof", lambda _: {_C3: {"absent": True}}, undecided("DATA_MISSING")),
     Case("Missing", "the statement names no proof of a claim", edit(lambda d: d["predicate"]["evidence"].pop(2)), undecided("DATA_MISSING")),
-    Case("Assumption", "a record rests on z3, which the policy does not permit", _to_z3(_C2), undecided("ASSUMPTION", "assumptions")),
-    Case("Assumption", "permitted, but the statement does not say so", lambda c: _to_z3(_C2)(c).files | {"policy.toml": c.files["policy.toml"].replace(b"permitted_assumptions = []", b'permitted_assumptions = ["z3_unsat:*"]')}, refused("PROOF", "predicate/assumptions")),
-    Case("Assumption", "a record rests on z3 in binary32, of which z3 knows nothing", _to_z3(_C1), refused("UNSUPPORTED", "claim forget")),
-    Case("Assumption", "a record rests on z3 and the method does not say so", _to_z3(_C2, method="relaxation"), refused("PROOF", f"{_C2}/smt")),
+    Case("Assumption", "a record rests on z3, which the policy does not permit", to_z3(_C2), undecided("ASSUMPTION", "assumptions")),
+    Case("Assumption", "permitted, but the statement does not say so", lambda c: to_z3(_C2)(c).files | {"policy.toml": c.files["policy.toml"].replace(b"permitted_assumptions = []", b'permitted_assumptions = ["z3_unsat:*"]')}, refused("PROOF", "predicate/assumptions")),
+    Case("Assumption", "a record rests on z3 in binary32, of which z3 knows nothing", to_z3(_C1), refused("UNSUPPORTED", "claim forget")),
+    Case("Assumption", "a record rests on z3 and the method does not say so", to_z3(_C2, method="relaxation"), refused("PROOF", f"{_C2}/smt")),
     Case("PatchFile", "a weight of the learned patch is NaN", _layer(2, bias=_NAN), refused("MALFORMED", f"{_PATCH}/layers/2/bias")),
     Case("PatchFile", "a layer of another shape than its weights", _layer(2, shape=[4, 5]), refused("MALFORMED", f"{_PATCH}/layers/2/weight")),
     Case("PatchFile", "a layer of 2^64 weights", _layer(2, shape=[2**32, 2**32]), undecided("LIMIT", f"{_PATCH}/layers/2/shape")),

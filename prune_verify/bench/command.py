@@ -17,8 +17,9 @@ WORDS = {
     "check": "checking proofs beside making them",
     "prove": "VNN-COMP instances beside published answers",
     "claims": "ten thousand claims about one network",
+    "vectors": "public test vectors of signatures, Merkle trees and JSON",
 }
-_NEEDED = {"check": "vnncomp", "prove": "vnncomp", "claims": "mnist"}
+_NEEDED = {"check": "vnncomp", "prove": "vnncomp", "claims": "mnist", "vectors": "vectors"}
 
 
 def run_bench(
@@ -56,6 +57,10 @@ def run_bench(
         from prune_verify.bench.prove import run_bench_claims, run_bench_prove
 
         return (run_bench_prove if what == "prove" else run_bench_claims)(data or Path(), quick=quick, out=out, say=say)
+    if what == "vectors":
+        from prune_verify.bench.vectors import run_bench_vectors
+
+        return run_bench_vectors(data or Path(), say=say)
     if what == "repair":
         from prune_verify.bench.repair import run_bench_repair
 

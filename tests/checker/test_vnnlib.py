@@ -130,6 +130,14 @@ def test_goals_mean_that_no_case_is_met(seed: int) -> None:
             assert (low <= high).all()
 
 
+def test_an_empty_box_stays_as_a_point_that_has_to_be_proved() -> None:
+    """A box without inputs is a mistake of the question more often than its meaning; it must not pass for a proof."""
+    cases = _parse(DECLARED + BOX + "(assert (<= X_0 -2))" + OUT)
+    goals = goals_of_property(mlp(0, 2, 3, 2), cases, "real")
+    low, high = goals.boxes(np.array([0]))
+    assert (goals.records, low[0, 0], high[0, 0]) == (1, -1, -1)
+
+
 def test_a_network_with_another_number_of_inputs_is_refused() -> None:
     with pytest.raises(MalformedInputError) as refusal:
         goals_of_property(mlp(0, 3, 3, 2), _parse(GOOD), "real")
