@@ -353,13 +353,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
     add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
-    bench = add(
-        "bench", _bench, "measure the chain, repair, proving, checking or vectors, on this machine"
-    )
+    bench = add("bench", _bench, "measure the chain, repair, proving, checking or vectors, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims", "vectors"])
-    bench.add_argument(
-        "--data", type=Path, help="folder with mnist/, adult/, vnncomp/, vectors/ (default: digits)"
-    )
+    bench.add_argument("--data", type=Path, help="folder with mnist/, adult/, vnncomp/, vectors/ (default: digits)")
     bench.add_argument("--train", metavar="RECORDS", help="repair: records of your own as well (npz, csv or idx)")
     bench.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
     bench.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
