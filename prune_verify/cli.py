@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from prune_verify import __version__
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
+    add_receipt_arguments,
     add_verify_arguments,
     render_verdict,
     run_check_proof,
+    run_check_receipt,
     run_verify,
 )
 from prune_verify.checker.check_proof import ARITHMETICS
@@ -140,6 +142,29 @@ def _sign(options: argparse.Namespace) -> Result:
     )
 
 
+def _commit(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.commitments import commit_command
+
+    return Result(*commit_command(options))
+
+
+def _countersign(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.commitments import countersign_command
+
+    return Result(*countersign_command(options))
+
+
+def _receipt_make(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.commitments import receipt_command
+
+    return Result(*receipt_command(options))
+
+
+def _receipt_check(options: argparse.Namespace) -> Result:
+    verdict = run_check_receipt(options)
+    return Result(verdict.exit_code, verdict.text(), verdict.to_json())
+
+
 def _inspect(options: argparse.Namespace) -> Result:
     from prune_verify.audit.inspect import inspect_text
     from prune_verify.checker.encoding import read_file
@@ -243,6 +268,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _add_certify(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser)
+    parser.add_argument(
+        "--commitment", type=Path, metavar="C.commitment.json", help="made before training (prune-verify commit): "
+        "shows that forget and retained set are the training set; with --commitment-openings and --training"
+    )  # fmt: skip
+    parser.add_argument("--commitment-openings", type=Path, metavar="C.openings.json", help="what opens it")
+    parser.add_argument("--training", metavar="RECORDS", help="the training set as it was committed, in its order")
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
     parser.add_argument(
@@ -318,6 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
     trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
     trust.add_argument("--name", default="")
+    _add_commitments(add, verbs, common)
     sign = add("sign", _sign, "sign a statement")
     sign.add_argument("statement", type=Path, metavar="STATEMENT.json")
     sign.add_argument("--key", type=Path, required=True)
@@ -338,6 +370,33 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
+
+
+def _add_commitments(
+    add: Callable[..., argparse.ArgumentParser],
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: list[argparse.ArgumentParser],
+) -> None:
+    """``commit``, ``countersign`` and ``receipt``."""
+    from prune_verify.audit.commitments import add_commit, add_countersign, add_receipt_make
+
+    add_commit(add("commit", _commit, "commit to a training set before training: a signed, salted Merkle root"))
+    add_countersign(add("countersign", _countersign, "the auditor's signature under a commitment that it was shown"))
+    text = "receipts for data subjects: one record of a committed set"
+    receipt = verbs.add_parser("receipt", help=text, description=text)
+    actions = receipt.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, run, arguments, text in (
+        ("make", _receipt_make, add_receipt_make, "the owner writes a receipt for one record"),
+        (
+            "check",
+            _receipt_check,
+            add_receipt_arguments,
+            "a data subject checks a receipt: base install alone",
+        ),
+    ):
+        made = actions.add_parser(name, help=text, description=text, parents=common)
+        made.set_defaults(run=run)
+        arguments(made)
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all.
+"""Files that are written whole or not at all.
 
 Source: FORMATS section 3 ("Ctrl-C leaves no half-written file").
 """
@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["new_file", "replace_file"]
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -33,4 +33,26 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         with suppress(OSError):
             Path(name).unlink()
+        raise
+
+
+def new_file(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that must not exist yet, readable as ``mode`` says from its first byte on.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        mode: such as 0o600 for what is confidential.
+
+    Raises:
+        OSError: it exists, or the folder is missing or not writable.
+
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
         raise

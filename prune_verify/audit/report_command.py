@@ -70,6 +70,7 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
         "--openings": options.openings,
         "--forget": options.forget,
         "--retain": options.retain,
+        "--commitment": options.commitment,
         "--label-column": options.label_column,
         "--encoding": options.encoding,
         "--challenge": options.challenge,
@@ -78,6 +79,8 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
     words = ["python", "-m", "prune_verify.checker", "verify", str(certificate)]
     for name, value in named.items():
         words += [] if value is None else [name, str(value)]
+    for receipt in options.receipt:
+        words += ["--receipt", str(receipt)]
     data = report_data_from_files(
         verdict,
         _bytes(options.base),

@@ -72,6 +72,8 @@ class Inputs:
         at_time: judge validity at this time instead of now (archived certificates).
         exact: compute bounds in integers.
         resolve_smt: a solver of the auditor's own for questions that the owner left to z3, or None.
+        commitment: of the training set, as the auditor received it before training, or None.
+        receipts: that data subjects handed over.
 
     """
 
@@ -90,6 +92,8 @@ class Inputs:
     at_time: datetime | None = None
     exact: bool = False
     resolve_smt: str | None = None
+    commitment: Path | None = None
+    receipts: tuple[Path, ...] = ()
 
 
 @dataclass
