@@ -279,7 +279,7 @@ def receipt_command(options: argparse.Namespace) -> Answer:
     label = parse_canonical_record(made.record, "record")[1]
     text = (
         f"wrote {options.out} (confidential: it holds the record): record {index} of the {len(leaves)} of the "
-        f"{source.of}, label {label}\nits owner checks it with: prune-verify receipt check {options.out} "
+        f"{source.of}, label {label}\nthat person checks it with: prune-verify receipt check {options.out} "
         f"--{'commitment' if source.of == TRAINING_SET else 'certificate'} ... --trust TRUST.json"
     )
     return 0, text, {"receipt": str(options.out), "of": source.of, "index": index, "source": source.payload_sha256}

@@ -160,8 +160,10 @@ def check_receipts(
         CheckError: a receipt is not of the set that it names, or its record is not forgotten.
 
     """
-    places = {} if forget is None else {r: i for i, r in reversed([*enumerate(canonical_records(forget))])}
-    for file in run.inputs.receipts:
+    files = run.inputs.receipts
+    known = canonical_records(forget) if files and forget is not None else []
+    places = {record: place for place, record in reversed([*enumerate(known)])}
+    for file in files:
         receipt = parse_receipt(read_file(file, "receipt", MAX_RECEIPT_BYTES), file.name)
         committed = _committed(receipt, run, statement, opened)
         if committed is None or forget is None or retain is None:
