@@ -121,9 +121,13 @@ def commit_command(options: argparse.Namespace) -> Answer:
     root = set_root(key, canonical_records(records))
     tool = ("prune-verify", __version__)
     payload = emit_commitment(DataCommitment(name, root, len(records), records.encoding_sha256, _now(), tool))
+    envelope, digest = sign_payload(payload, signer), sha256_hex(payload)
     new_file(openings, emit_openings(Openings(None, None, TrainingOpening(key, ()))), 0o600)
-    new_file(commitment, sign_payload(payload, signer), 0o644)
-    digest = sha256_hex(payload)
+    try:
+        new_file(commitment, envelope, 0o644)
+    except BaseException:
+        openings.unlink()  # it opens nothing
+        raise
     text = (
         f"wrote {commitment}: {len(records)} records, root {root}\npayload sha256 {digest}\n"
         f"wrote {openings} (confidential: it opens the commitment; without it nothing can be certified against it)\n"

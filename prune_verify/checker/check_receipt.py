@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from prune_verify.checker.commitment import MAX_COMMITMENT_BYTES, open_commitment, parse_commitment
@@ -66,7 +67,6 @@ class _Steps:
     """What the steps have established so far."""
 
     inputs: ReceiptInputs
-    trust: TrustStore | None
     own: bytes | None
     now: datetime
     payload_sha256: str = ""
@@ -112,17 +112,20 @@ def check_receipt(inputs: ReceiptInputs) -> Verdict:
     for path in (inputs.receipt, source):
         if not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
-    trust = own = None
+    trust = None
     if inputs.trust is not None:
         trust = parse_trust(read_file(inputs.trust, "trust store", MAX_OWN_BYTES), str(inputs.trust))  # (1)
-    elif inputs.commitment is None:
+    own = None if inputs.record is None else _own(inputs, inputs.record)
+    steps = _Steps(inputs, own, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
+    if inputs.commitment is not None:
+        set_of = partial(_committed, steps, source, trust)
+    elif trust is not None:
+        set_of = partial(_certified, steps, source, trust)
+    else:
         text = "one that names the owner's key (prune-verify trust init, trust add)"
         raise MalformedInputError("--trust", "the subject's own trust store", text, "nothing")
-    if inputs.record is not None:
-        own = _own(inputs, inputs.record)
-    steps = _Steps(inputs, trust, own, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
     try:
-        _receipt(steps, _certified(steps) if inputs.commitment is None else _committed(steps, inputs.commitment))
+        _receipt(steps, set_of())
     except CheckError as error:
         steps.checks.append(Check(error.rule, "FAIL", str(error), error.code, error.path))
         return steps.verdict(REJECTED, error.code)
@@ -136,15 +139,15 @@ def _own(inputs: ReceiptInputs, spec: str) -> bytes:
     return canonical_records(found)[0]
 
 
-def _committed(steps: _Steps, file: Path) -> SetCommitment:
+def _committed(steps: _Steps, file: Path, trust: TrustStore | None) -> SetCommitment:
     """Step 2 for a training set."""
     data = read_file(file, "commitment", MAX_COMMITMENT_BYTES)
-    if steps.trust is None:
+    if trust is None:
         payload = parse_envelope(data, file.name).payload
         commitment, steps.payload_sha256 = parse_commitment(payload, f"{file.name}/payload"), sha256_hex(payload)
         steps.assumptions.append(_UNCHECKED)
     else:
-        opened = open_commitment(data, file.name, steps.trust, steps.now)
+        opened = open_commitment(data, file.name, trust, steps.now)
         commitment, steps.payload_sha256, steps.signers = opened.commitment, opened.payload_sha256, opened.signers
         steps.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in steps.signers))
     when = format_time(commitment.committed_at)
@@ -152,11 +155,8 @@ def _committed(steps: _Steps, file: Path) -> SetCommitment:
     return SetCommitment(commitment.root, commitment.size)
 
 
-def _certified(steps: _Steps) -> SetCommitment:
+def _certified(steps: _Steps, file: Path, trust: TrustStore) -> SetCommitment:
     """Step 2 for a forget set."""
-    file, trust = steps.inputs.certificate, steps.trust
-    if file is None or trust is None:  # both were looked for before the first step
-        raise MalformedInputError("--certificate", "set of the receipt", "a certificate and a trust store", "nothing")
     opened = open_envelope(
         read_file(file, "certificate", MAX_CERTIFICATE_BYTES), file.name, *trust.keys_for("prover", steps.now)
     )

@@ -357,6 +357,67 @@ def test_a_backdated_commitment_gets_no_countersignature(committed: Owner) -> No
     assert "committedAt" in text
 
 
+def certify(folder: Path, out: str, *, expected: int) -> str:
+    """``certify`` with the commitment, as the owner would run it."""
+    return run(
+        "certify", folder / "base.onnx", folder / "patched.onnx", "--request", folder / "request.json", "--forget",
+        folder / "forget.npz", "--retain", folder / "retain.npz", "--commitment", folder / NAME,
+        "--commitment-openings", folder / "train.openings.json", "--training", folder / "train.npz",
+        "--cross-check", "0", "--out", folder / out, expected=expected,
+    )  # fmt: skip
+
+
+REFUSED_AT_ONCE = [
+    ("a near-duplicate of the record", "forget", lambda x: np.clip(x + F(2**-10), 0, 1), "forget.npz: record 0, 1, 2, 3 (4 in all) is no record"),
+    ("a record left out", "retain", lambda x: x[1:], "train.npz: record 1 (1 in all) is neither to be forgotten nor in"),
+    ("another training set than was committed to", "train", lambda x: x[::-1], "is not the set that"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sentence", "which", "change", "words"), REFUSED_AT_ONCE, ids=[row[0] for row in REFUSED_AT_ONCE]
+)
+def test_certify_refuses_at_once_and_names_the_records(
+    committed: Owner, sentence: str, which: str, change, words
+) -> None:
+    path = committed.folder / f"{which}.npz"
+    found = np.load(path)
+    x = change(found["x"])
+    np.savez(path, x=x, y=found["y"][-len(x) :])
+    assert words in certify(committed.folder, "again", expected=2)
+    assert not (committed.folder / "again").exists()
+
+
+def test_the_checker_judges_the_commitment_before_anything_is_written(committed: Owner, monkeypatch) -> None:
+    """An owner's program that finds the wrong places: the checker, in its own process, says so, and nothing appears."""
+    from prune_verify.certify import committed as room
+
+    honest = room.training_opening
+    monkeypatch.setattr(
+        room, "training_opening", lambda *args: replace(honest(*args), forget_indices=(60, 150, 403, 0))
+    )
+    assert "root of the training set" in certify(committed.folder, "again", expected=1)
+    assert list((committed.folder / "again").iterdir()) == []
+
+
+def test_a_twin_all_the_way(committed: Owner) -> None:
+    """A training set with a twin of a forgotten record: certify names it, and the policy decides."""
+    folder = committed.folder
+    x, y = training(folder)
+    np.savez(folder / "train.npz", x=np.vstack([x, x[PLACES[2]][None]]), y=np.append(y, (y[PLACES[2]] + 1) % 10))
+    for name in (NAME, "train.openings.json"):
+        (folder / name).unlink()
+    run("commit", folder / "train.npz", "--key", folder / "owner.key", "--out", folder / "train")
+    assert "but for 1 twins of forgotten records (404)" in certify(folder, ".", expected=0)
+    (folder / "a.unlearn.json").unlink()
+    run("sign", folder / "statement.json", "--key", folder / "owner.key", "--out", folder / "a.unlearn.json")
+    demand(folder, "require_commitment")
+    assert failure(verdict_of(committed)) == ("REJECTED", POLICY, f"{OPENED}/twins")
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace("max_conflicts = 0", "max_conflicts = 1"))
+    assert verdict_of(committed).word == "VERIFIED"
+
+
 # --- receipts ---
 
 

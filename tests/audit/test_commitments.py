@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from prune_verify.checker.__main__ import main as checker_main
+from prune_verify.checker.check_receipt import ReceiptInputs, check_receipt
 from prune_verify.checker.commitment import parse_commitment, parse_openings
 from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.errors import MalformedInputError
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.records import canonical_records, load_records
 from prune_verify.cli import run_words
@@ -77,6 +79,22 @@ def test_neither_file_is_ever_overwritten_and_nothing_is_left_half_written(folde
     assert which in text
     assert (folder / which).read_bytes() == before
     assert not (folder / other).exists()
+
+
+def test_openings_of_a_commitment_that_could_not_be_written_are_not_left(folder: Path, monkeypatch) -> None:
+    from prune_verify.audit import commitments
+
+    write = commitments.new_file
+
+    def full(path: Path, content: bytes, mode: int) -> None:
+        if path.name.endswith(".commitment.json"):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content, mode)
+
+    monkeypatch.setattr(commitments, "new_file", full)
+    words = ("commit", folder / "train.npz", "--key", folder / "owner.key", "--out", folder / "new")
+    assert "No space left" in run(*words, expected=2)
+    assert not list(folder.glob("new.*"))
 
 
 def npz(x: np.ndarray, y: np.ndarray) -> Callable[[Path], None]:
@@ -264,6 +282,14 @@ def test_what_the_subject_refuses(
     said = capsys.readouterr()
     assert text in said.out + said.err
     assert "VERIFIED" not in said.out + said.err
+
+
+def test_a_receipt_is_checked_against_one_set(example: Path) -> None:
+    certificate = example / "digits.unlearn.json"
+    for given in ({}, {"commitment": certificate, "certificate": certificate}):
+        with pytest.raises(MalformedInputError) as caught:
+            check_receipt(ReceiptInputs(example / "f.receipt.json", trust=example / "trust.json", **given))
+        assert caught.value.path == "--commitment"
 
 
 def test_a_certificate_without_a_forget_set_has_no_receipts(example: Path, capsys) -> None:
