@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING
 from prune_verify import __version__
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
-    add_receipt_arguments,
     add_verify_arguments,
     render_verdict,
     run_check_proof,
-    run_check_receipt,
     run_verify,
 )
 from prune_verify.checker.check_proof import ARITHMETICS
@@ -142,27 +140,10 @@ def _sign(options: argparse.Namespace) -> Result:
     )
 
 
-def _commit(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.commitments import commit_command
+def _commitments(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.commitments import run_verb
 
-    return Result(*commit_command(options))
-
-
-def _countersign(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.commitments import countersign_command
-
-    return Result(*countersign_command(options))
-
-
-def _receipt_make(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.commitments import receipt_command
-
-    return Result(*receipt_command(options))
-
-
-def _receipt_check(options: argparse.Namespace) -> Result:
-    verdict = run_check_receipt(options)
-    return Result(verdict.exit_code, verdict.text(), verdict.to_json())
+    return Result(*run_verb(options))
 
 
 def _inspect(options: argparse.Namespace) -> Result:
@@ -316,6 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prune-verify {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     common = [_common()]
+    from prune_verify.audit.commitments import add_verbs
 
     def add(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text, parents=common)
@@ -349,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
     trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
     trust.add_argument("--name", default="")
-    _add_commitments(add, verbs, common)
+    add_verbs(verbs, common, _commitments)
     sign = add("sign", _sign, "sign a statement")
     sign.add_argument("statement", type=Path, metavar="STATEMENT.json")
     sign.add_argument("--key", type=Path, required=True)
@@ -370,33 +352,6 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
-
-
-def _add_commitments(
-    add: Callable[..., argparse.ArgumentParser],
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: list[argparse.ArgumentParser],
-) -> None:
-    """``commit``, ``countersign`` and ``receipt``."""
-    from prune_verify.audit.commitments import add_commit, add_countersign, add_receipt_make
-
-    add_commit(add("commit", _commit, "commit to a training set before training: a signed, salted Merkle root"))
-    add_countersign(add("countersign", _countersign, "the auditor's signature under a commitment that it was shown"))
-    text = "receipts for data subjects: one record of a committed set"
-    receipt = verbs.add_parser("receipt", help=text, description=text)
-    actions = receipt.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, run, arguments, text in (
-        ("make", _receipt_make, add_receipt_make, "the owner writes a receipt for one record"),
-        (
-            "check",
-            _receipt_check,
-            add_receipt_arguments,
-            "a data subject checks a receipt: base install alone",
-        ),
-    ):
-        made = actions.add_parser(name, help=text, description=text, parents=common)
-        made.set_defaults(run=run)
-        arguments(made)
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:

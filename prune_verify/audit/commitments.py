@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from prune_verify import __version__
 from prune_verify.audit.keys import load_private_key
+from prune_verify.checker.__main__ import add_receipt_arguments, run_check_receipt
 from prune_verify.checker.commitment import (
     MAX_COMMITMENT_BYTES,
     DataCommitment,
@@ -45,14 +47,7 @@ from prune_verify.checker.statement import SetCommitment, parse_statement
 from prune_verify.files import new_file, replace_file
 from prune_verify.signing import sign_payload
 
-__all__ = [
-    "add_commit",
-    "add_countersign",
-    "add_receipt_make",
-    "commit_command",
-    "countersign_command",
-    "receipt_command",
-]
+__all__ = ["add_verbs", "commit_command", "countersign_command", "receipt_command", "run_verb"]
 
 _SUFFIX, _OPENINGS = ".commitment.json", ".openings.json"
 _MOST_BYTES = 2**26
@@ -61,10 +56,69 @@ _MOST_NAME = 128
 Answer = tuple[int, str, dict[str, object]]
 
 
+# --- the verbs ---
+
+
+def add_verbs(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: list[argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], object],
+) -> None:
+    """Add ``commit``, ``countersign``, ``receipt make`` and ``receipt check``.
+
+    Args:
+        verbs: of the command line.
+        common: parsers of the options that every verb has.
+        run: what they run, by :func:`run_verb`.
+
+    """
+
+    def each(
+        parsers: argparse._SubParsersAction[argparse.ArgumentParser],
+        *listed: tuple[str, Callable[[argparse.ArgumentParser], None], str],
+    ) -> None:
+        for name, add, text in listed:
+            made = parsers.add_parser(name, help=text, description=text, parents=common)
+            made.set_defaults(run=run)
+            add(made)
+
+    each(
+        verbs,
+        ("commit", _add_commit, "commit to a training set before training: a signed, salted Merkle root"),
+        ("countersign", _add_countersign, "the auditor's signature under a commitment that it was shown"),
+    )
+    text = "receipts for data subjects: one record of a committed set"
+    each(
+        verbs.add_parser("receipt", help=text, description=text).add_subparsers(
+            dest="action", required=True, metavar="ACTION"
+        ),
+        ("make", _add_receipt_make, "the owner writes a receipt for one record"),
+        ("check", add_receipt_arguments, "a data subject checks a receipt; needs the base install alone"),
+    )
+
+
+def run_verb(options: argparse.Namespace) -> Answer:
+    """Run one of the verbs.
+
+    Returns:
+        Exit code, text, and the object for ``--json``.
+
+    Raises:
+        CheckError: it could not run; for the reasons see the commands.
+        OSError: a file exists that must not, or cannot be written.
+
+    """
+    if options.verb == "receipt" and options.action == "check":
+        verdict = run_check_receipt(options)
+        return verdict.exit_code, verdict.text(), verdict.to_json()
+    command = {"commit": commit_command, "countersign": countersign_command, "receipt": receipt_command}[options.verb]
+    return command(options)
+
+
 # --- commit ---
 
 
-def add_commit(parser: argparse.ArgumentParser) -> None:
+def _add_commit(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``commit``."""
     parser.add_argument("records", metavar="RECORDS", help="the training set: npz, csv, or IMAGES,LABELS[:indices.txt]")
     parser.add_argument(
@@ -140,7 +194,7 @@ def commit_command(options: argparse.Namespace) -> Answer:
 # --- countersign ---
 
 
-def add_countersign(parser: argparse.ArgumentParser) -> None:
+def _add_countersign(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``countersign``."""
     parser.add_argument("commitment", type=Path, metavar="C.commitment.json", help="your signature is added in place")
     parser.add_argument("--key", type=Path, required=True, help="your private key, whose public half has role auditor")
@@ -184,7 +238,7 @@ def countersign_command(options: argparse.Namespace) -> Answer:
 # --- receipt make ---
 
 
-def add_receipt_make(parser: argparse.ArgumentParser) -> None:
+def _add_receipt_make(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``receipt make``."""
     parser.add_argument("records", metavar="RECORDS", help="the whole set that the record is in, as it was committed")
     of = parser.add_mutually_exclusive_group(required=True)
