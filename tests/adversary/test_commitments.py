@@ -11,17 +11,22 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prune_verify.checker.check_receipt import ReceiptInputs, check_receipt
+from prune_verify.checker.commitment import OpenedCommitment, open_commitment
 from prune_verify.checker.encoding import canonical_json, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
+from prune_verify.checker.errors import CheckError
 from prune_verify.checker.merkle import inclusion_path, leaf_hash, node_hash, record_salt, root_of
-from prune_verify.checker.receipt import emit_receipt, parse_receipt
+from prune_verify.checker.policy import parse_trust
+from prune_verify.checker.receipt import emit_receipt, parse_receipt, require_belongs
 from prune_verify.checker.records import canonical_record
+from prune_verify.checker.statement import SetCommitment
 from prune_verify.cli import run_words
 from tests.committed_owner import (
     KEY,
@@ -275,6 +280,42 @@ ATTACKS = [
 def test_forged_sets(committed: Owner, attack: str, spoil: Callable[[Path], None], code: str, path: str) -> None:
     spoil(committed.folder)
     assert failure(verdict_of(committed)) == ("REJECTED", code, path)
+
+
+def test_a_policy_that_demands_auditors_needs_a_trust_store_that_names_one(committed: Owner) -> None:
+    path = committed.folder / "trust.json"
+    document = json.loads(path.read_bytes())
+    document["keys"] = [item for item in document["keys"] if item["roles"] != ["auditor"]]
+    path.write_bytes(canonical_json(document))
+    assert failure(verdict_of(committed)) == ("REJECTED", SIGNATURE, "trust store")
+
+
+def test_every_byte_of_commitment_and_receipt_counts(committed: Owner) -> None:
+    """Each byte changed in turn, one cut off, one added: refused, and the honest bytes are accepted."""
+    folder, rng, now = committed.folder, np.random.default_rng(0), datetime.now(UTC)
+    trust = parse_trust((folder / "trust.json").read_bytes(), "trust.json")
+    slip = receipt(folder, PLACES[0]).read_bytes()
+
+    def opened_commitment(data: bytes) -> OpenedCommitment:
+        return open_commitment(data, "c", trust, now, countersigned=True)
+
+    honest = (folder / NAME).read_bytes()
+    found = opened_commitment(honest)
+    whole = SetCommitment(found.commitment.root, found.commitment.size)
+
+    def belongs(data: bytes) -> None:
+        require_belongs(parse_receipt(data, "r"), "r", found.payload_sha256, whole)
+
+    belongs(slip)
+    for data, check in ((honest, opened_commitment), (slip, belongs)):
+        for place in range(len(data)):
+            changed = bytearray(data)
+            changed[place] = (changed[place] + int(rng.integers(1, 256))) % 256
+            with pytest.raises(CheckError):
+                check(bytes(changed))
+        for other in (data[:-1], data + b"\n", b"", data * 2):
+            with pytest.raises(CheckError):
+                check(other)
 
 
 def test_an_honest_twin_is_verified_where_the_policy_permits_the_conflict(committed: Owner) -> None:

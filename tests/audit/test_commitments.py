@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,29 @@ def test_somebody_elses_record_is_refused(folder: Path) -> None:
     assert "train.npz" in check(folder, "--record", folder / "train.npz", expected=2)
 
 
+def test_tables_are_committed_to_under_their_encoding(folder: Path) -> None:
+    """A subject of a table brings its own row as csv, and the encoding that is part of what was committed to."""
+    rows = [
+        "age,job,income",
+        *(f"{20 + i},{('baker', 'smith')[i % 2]},{('low', 'high')[i % 3 == 0]}" for i in range(9)),
+    ]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    (folder / "mine.csv").write_text("\n".join((rows[0], rows[5])) + "\n")
+    run("encode", folder / "table.csv", "--label-column", "income", "--out", folder / "e.json")
+    table = ("--label-column", "income", "--encoding", folder / "e.json")
+    run("commit", folder / "table.csv", "--key", folder / "owner.key", "--out", folder / "table", *table)
+    found = parse_commitment(parse_envelope((folder / "table.commitment.json").read_bytes(), "c").payload, "c")
+    encoding = load_records(str(folder / "table.csv"), what="t", label_column="income", encoding=folder / "e.json")
+    assert (found.size, found.encoding_sha256) == (9, encoding.encoding_sha256)
+    made, commitment = folder / "t.receipt.json", ("--commitment", folder / "table.commitment.json")
+    mine = ("--record", folder / "mine.csv", *table)
+    assert "record 4 of the 9" in run("receipt", "make", folder / "table.csv", *commitment, *mine, "--out", made)
+    assert "is yours" in run("receipt", "check", made, *commitment, "--trust", folder / "trust.json", *mine)
+    (folder / "mine.csv").write_text("\n".join((rows[0], rows[6])) + "\n")
+    text = run("receipt", "check", made, *commitment, "--trust", folder / "trust.json", *mine, expected=1)
+    assert "your record" in text
+
+
 UNMADE = [
     ("an index at the size", ("--index", 21), {}, "--index"),
     ("a negative index", ("--index", -1), {}, "--index"),
@@ -222,6 +246,20 @@ def test_what_receipt_make_refuses(folder: Path, sentence: str, which: tuple, ch
     assert words in receipt(folder, *arguments, expected=2, **{name: folder / value for name, value in changed.items()})
     assert not (folder / "r.receipt.json").exists()
     assert (folder / "train.npz").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_sixty_thousand_records_take_seconds(folder: Path, shared_data: Path) -> None:
+    mnist = shared_data / "mnist"
+    images, labels = (mnist / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
+    start = time.monotonic()
+    run("commit", f"{images},{labels}", "--key", folder / "owner.key", "--out", folder / "mnist")
+    commitment = ("--commitment", folder / "mnist.commitment.json")
+    out = folder / "m.receipt.json"
+    run("receipt", "make", f"{images},{labels}", *commitment, "--index", 59_999, "--out", out)
+    run("receipt", "check", out, *commitment, "--trust", folder / "trust.json")
+    assert time.monotonic() - start < 60
+    assert out.stat().st_size < 8192
 
 
 # --- receipts of the forget set of a certificate, from the committed example; the checker alone checks them ---
