@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune_verify import __version__
+from prune_verify.audit.endpoint_options import add_audit
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
     add_verify_arguments,
@@ -166,12 +167,19 @@ def _encode(options: argparse.Namespace) -> Result:
 
 
 def _verify(options: argparse.Namespace) -> Result:
-    verdict = run_verify(options, _say(options) if sys.stderr.isatty() else lambda _: None)
-    if options.report:
-        from prune_verify.audit.report_command import report_of_verification
+    say = _say(options) if sys.stderr.isatty() else lambda _: None
+    if not any((options.report, options.report_json, options.verdict_out, options.auditor_key)):
+        verdict = run_verify(options, say)
+        return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
+    from prune_verify.audit.verify_command import verify_command
 
-        report_of_verification(options.report, verdict, options)
-    return Result(verdict.exit_code, render_verdict(verdict), verdict.to_json())
+    return Result(*verify_command(options, say))
+
+
+def _verdict(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.verify_command import verdict_check_command
+
+    return Result(*verdict_check_command(options))
 
 
 def _check_proof(options: argparse.Namespace) -> Result:
@@ -185,10 +193,26 @@ def _prove(options: argparse.Namespace) -> Result:
     return Result(*prove_command(options))
 
 
-def _bench(options: argparse.Namespace) -> Result:
-    from prune_verify.bench import run_bench
+def _audit(options: argparse.Namespace) -> Result:
+    try:
+        from prune_verify.audit.endpoint_command import audit_command
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed; audit needs it: pip install 'prune-verify[endpoint]'"
+        return _failed(text, "E_NOT_INSTALLED", 2)
 
-    return Result(*run_bench(options.what, data=options.data, quick=options.quick, out=options.out, say=_say(options)))
+    with _progress(options) as progress:
+        return Result(*audit_command(options, progress, _say(options) if sys.stderr.isatty() else lambda _: None))
+
+
+def _bench(options: argparse.Namespace) -> Result:
+    from prune_verify.bench.command import run_bench
+    from prune_verify.bench.own_data import OwnData
+
+    if (options.train is None) != (options.test is None):
+        return _failed("bench repair needs --train and --test together", "E_USAGE", 2)
+    own = None if options.train is None else OwnData(options.train, options.test, options.label_column)
+    rest = {"data": options.data, "own": own, "quick": options.quick, "out": options.out, "say": _say(options)}
+    return Result(*run_bench(options.what, **rest))
 
 
 def _common() -> argparse.ArgumentParser:
@@ -308,10 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
     add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
-    encode = add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot")
-    encode.add_argument("table", type=Path, metavar="TABLE.csv")
-    encode.add_argument("--label-column", required=True, metavar="NAME")
-    encode.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
+    _add_encode(add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot"))
     add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     _add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
     _add_certify(
@@ -339,19 +360,56 @@ def _parser() -> argparse.ArgumentParser:
     sign.add_argument("--add", action="store_true", help="add a signature to an envelope that exists")
     verify = add("verify", _verify, "check a certificate as an auditor who trusts nothing the owner says")
     add_verify_arguments(verify)
-    verify.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
-    verify.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
-    verify.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
+    _add_answers(verify)
+    _add_verdict(add("verdict", _verdict, "check a verdict file: which auditor signed it, and about which files"))
     check = add("check-proof", _check_proof, "check a proof that a VNN-LIB property has no counterexample")
     add_proof_arguments(check)
     _add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
+    add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
     bench = add("bench", _bench, "measure the chain, proving, many claims, or the checking of proofs, on this machine")
     bench.add_argument("what", choices=["chain", "repair", "check", "prove", "claims"])
     bench.add_argument("--data", type=Path, help="folder with mnist/, adult/ and vnncomp/ (default: digits only)")
-    bench.add_argument("--quick", action="store_true")
+    bench.add_argument("--train", metavar="RECORDS", help="repair: records of your own as well (npz, csv or idx)")
+    bench.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
+    bench.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
+    bench.add_argument("--quick", action="store_true", help="smaller sizes")
     bench.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
     return parser
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """What ``verify`` writes beside its answer."""
+    parser.add_argument(
+        "--verdict-out", type=Path, metavar="NAME.verdict.json", help="a signed verdict for third parties"
+    )
+    parser.add_argument("--auditor-key", type=Path, metavar="AUDITOR.key", help="the key that signs it")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
+    parser.add_argument("--report-json", type=Path, metavar="OUT.json", help="the same report as data")
+    parser.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
+    parser.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
+
+
+def _add_verdict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("file", type=Path, metavar="NAME.verdict.json")
+    parser.add_argument(
+        "--trust", type=Path, required=True, help="your trust store; the signer needs role auditor in it"
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="NAME.unlearn.json", help="it must be about this certificate"
+    )
+    parser.add_argument("--policy", type=Path, help="it must have been judged by this policy")
+    parser.add_argument("--base", type=Path, help="it must be about this base network")
+    parser.add_argument("--patched", type=Path, help="it must be about this patched network")
+    parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
+    parser.add_argument("--max-age-days", type=int, metavar="N", help="refuse a verdict that judged validity earlier")
+
+
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("--label-column", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
 
 
 def _add_prove(parser: argparse.ArgumentParser) -> None:
@@ -377,7 +435,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("prune_verify.certify.errors", "CertifyError"),
         ("prune_verify.bounds.errors", "BoundsError"),
         ("prune_verify.demo", "DemoError"),
-        ("prune_verify.bench", "BenchError"),
+        ("prune_verify.bench.chain", "BenchError"),
     ):
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))

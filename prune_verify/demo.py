@@ -6,7 +6,6 @@ through ``python -P -m prune_verify.checker``, which needs the base install only
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -38,11 +37,11 @@ class _Owner:
     say: Say
 
     def run(self, *words: str | Path, who: str = "owner") -> str:
-        """One command, in this process."""
+        """One command of the owner, or of who else is named, in this process."""
         from prune_verify.cli import run_words
 
         line = [str(word) for word in words]
-        self.say(f"{who:<8} $ prune-verify {shlex.join(line)}")
+        self.say(f"{who:9}$ prune-verify {shlex.join(line)}")
         code, text = run_words([*line, "--quiet"])
         if code != 0:
             message = f"prune-verify {shlex.join(line)} ended with {code}: {text}"
@@ -177,9 +176,9 @@ def run_demo(out: Path, *, seed: int, say: Say) -> tuple[int, str, dict[str, obj
     """
     from prune_verify.measure.datasets import digits
 
-    for name in ("owner", "auditor"):
+    for name in ("owner", "auditor", "regulator"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    for old in (*(out / "owner").glob("owner.*"), *(out / "auditor").glob("*")):
+    for old in (*(out / "owner").glob("owner.*"), *(out / "auditor").glob("*"), *(out / "regulator").glob("*")):
         old.unlink()
     owner = _Owner(out, say)
     auditor = out / "auditor"
@@ -191,6 +190,11 @@ def run_demo(out: Path, *, seed: int, say: Say) -> tuple[int, str, dict[str, obj
     for key, role in ((out / "owner" / "owner.pub", "prover"), (auditor / "auditor.pub", "auditor")):
         words = ("--key", key, "--role", role, "--name", f"demo {key.stem}")
         owner.run("trust", "add", trust, *words, who="auditor")
+    say("a regulator takes up the public key of the auditor")
+    relied = out / "regulator" / "trust.json"
+    owner.run("trust", "init", relied, who="regulator")
+    signer = ("--key", auditor / "auditor.pub", "--role", "auditor", "--name", "demo auditor")
+    owner.run("trust", "add", relied, *signer, who="regulator")
     data = digits(seed)
     _records(out, data)
     _commit(owner, auditor)
@@ -204,7 +208,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> tuple[int, str, dict[str, obj
         certificate = _forget(owner, name, *request)
         arguments = _arguments(out, certificate)
         lines.append(_auditor(say, arguments, expected=0).splitlines()[0])
-        _report(arguments, out, certificate)
+        _answer(owner, arguments, certificate)
     tampered = _tampered(out / "records" / "records.unlearn.json")
     say("one byte of the signed certificate is changed")
     refused = _auditor(say, _arguments(out, tampered), expected=1).splitlines()[0]
@@ -215,20 +219,21 @@ def run_demo(out: Path, *, seed: int, say: Say) -> tuple[int, str, dict[str, obj
             f"the same records and the class {FORGOTTEN_CLASS} forgotten: " + lines[1],
             "one byte changed:                           " + refused,
             "reports for people: " + ", ".join(reports),
+            "signed verdicts for a regulator: NAME.verdict.json beside them (prune-verify verdict check)",
         ]
     )
     return 0, text, {"verdicts": lines, "tampered": refused, "reports": reports}
 
 
-def _report(arguments: Sequence[str | Path], out: Path, certificate: Path) -> None:
-    from prune_verify.cli import run_words
-
-    folder = certificate.parent
-    words = [str(word) for word in arguments]
-    code, text = run_words(
-        ["verify", *words, "--report", str(folder / "report.html"), "--test", str(out / "test.npz"), "--json"]
-    )
-    if code != 0:
-        message = f"the report's verification ended with {code}: {text}"
-        raise DemoError(message)
-    (folder / "verdict.json").write_text(json.dumps(json.loads(text), indent=1) + "\n")
+def _answer(owner: _Owner, arguments: Sequence[str | Path], certificate: Path) -> None:
+    """The auditor's report and signed verdict, and the regulator who checks the verdict."""
+    out, folder = owner.folder, certificate.parent
+    verdict = folder / f"{folder.name}.verdict.json"
+    verdict.unlink(missing_ok=True)
+    owner.run(
+        "verify", *arguments, "--report", folder / "report.html", "--report-json", folder / "report.json",
+        "--test", out / "test.npz", "--verdict-out", verdict, "--auditor-key", out / "auditor" / "auditor.key",
+        who="auditor",
+    )  # fmt: skip
+    trust = ("--trust", out / "regulator" / "trust.json")
+    owner.run("verdict", "check", verdict, *trust, "--certificate", certificate, who="regulator")

@@ -44,6 +44,7 @@ PROVER: dict[str, str] = {
 OPTIONAL: dict[str, tuple[str, str]] = {
     "python-flint": ("0.6", "pip install python-flint (verify --exact is slow without it)"),
     "cvc5": ("1.2", "pip install cvc5 (for verify --resolve-smt cvc5)"),
+    "urllib3": ("2.5", "pip install 'prune-verify[endpoint]' (for audit)"),
     "distributed": ("2024.8", "pip install 'prune-verify[cluster]' (for certify on a Dask cluster)"),
 }
 _MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint"}

@@ -7,52 +7,61 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["new_file", "replace_file"]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+@contextmanager
+def _beside(path: Path, content: bytes, mode: int = 0o644) -> Iterator[Path]:
+    """The content in a file of another name in the same folder, which is gone afterwards unless it was moved."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(mode)
+        yield Path(name)
+    finally:
+        with suppress(OSError):
+            Path(name).unlink()
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace a file; a reader finds the whole of it or what was there before, also after an interruption.
 
     Args:
         path: the file.
         content: its bytes.
+        mode: who may read it.
 
     Raises:
         OSError: the folder is missing or not writable.
 
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    with _beside(path, content, mode) as written:
+        written.replace(path)
 
 
-def new_file(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist yet, readable as ``mode`` says from its first byte on.
+def new_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file that must not exist yet; a reader finds the whole of it or none, also after an interruption.
 
     Args:
         path: the file.
         content: its bytes.
-        mode: such as 0o600 for what is confidential.
+        mode: who may read it.
 
     Raises:
         OSError: it exists, or the folder is missing or not writable.
 
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
+    with _beside(path, content, mode) as written:
+        try:
+            os.link(written, path)  # unlike a move, never in the place of another file
+        except FileExistsError:
+            raise FileExistsError(17, "exists already; it is never overwritten", str(path)) from None
+        except OSError:  # a file system without links
+            if os.path.lexists(path):
+                raise FileExistsError(17, "exists already; it is never overwritten", str(path)) from None
+            written.replace(path)

@@ -26,7 +26,7 @@ _NAMES = ("step", "phase", "margin", "forgotten", "within", *_LOSSES)
 _MOST_ROWS = 10000
 _MOST_POINTS = 100
 _LINE = 14.0
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640.0, 150.0, 64.0, 148.0, 22.0, 28.0
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640.0, 150.0, 64.0, 184.0, 22.0, 28.0
 
 
 @dataclass(frozen=True)

@@ -92,21 +92,32 @@ def joined(parts: Iterable[Html], separator: str = "") -> Html:
     return Html(separator.join(parts))
 
 
-def cells(values: Iterable[Html], *, numbers_from: int = 10**6, heading: bool = True) -> Html:
-    """One table row: the first cell is the row's heading, cells from ``numbers_from`` on hold numbers."""
+def cells(values: Iterable[Html], heads: Sequence[str] = (), *, numbers_from: int = 10**6) -> Html:
+    """One table row: the first cell is the row's heading, cells from ``numbers_from`` on hold numbers.
+
+    Args:
+        values: of the cells.
+        heads: of their columns, which each cell repeats where a narrow screen shows it under the one before.
+        numbers_from: the first column of numbers.
+
+    """
     made = []
     for place, value in enumerate(values):
+        if place == 0:
+            made.append(tag("th", value, scope="row", role="rowheader"))
+            continue
+        label = heads[place] if place < len(heads) else ""
         kind = "n" if place >= numbers_from else ""
-        made.append(tag("th", value, scope="row") if place == 0 and heading else tag("td", value, class_=kind))
-    return tag("tr", *made)
+        made.append(tag("td", value, class_=kind, role="cell", data_label=label))
+    return tag("tr", *made, role="row")
 
 
 def table(
     caption: str, heads: Sequence[str], rows: Sequence[Html], *, numbers_from: int = 10**6, class_: str = ""
 ) -> Html:
-    """A table with a caption and column headings, in a box that scrolls on narrow screens."""
-    top = [tag("th", text(h), scope="col", class_="n" if i >= numbers_from else "") for i, h in enumerate(heads)]
-    body = tag(
-        "table", tag("caption", text(caption)), tag("thead", tag("tr", *top)), tag("tbody", *rows), class_=class_
-    )
-    return tag("div", body, class_="scroll", role="region", tabindex="0", aria_label=caption)
+    """A table with a caption and column headings; its roles stand there in words, for where cells become blocks."""
+    kinds = ("n" if place >= numbers_from else "" for place in range(len(heads)))
+    top = [tag("th", text(h), scope="col", class_=k, role="columnheader") for h, k in zip(heads, kinds, strict=True)]
+    head = tag("thead", tag("tr", *top, role="row"), role="rowgroup")
+    body = tag("tbody", *rows, role="rowgroup")
+    return tag("table", tag("caption", text(caption)), head, body, class_=class_, role="table")

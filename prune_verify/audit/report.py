@@ -9,6 +9,7 @@ Source: FORMATS 3 (``verify --report``), MATHS 6, THREATS 2 "Text".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from prune_verify import __version__
 from prune_verify.audit.markup import Html, plain, tag, text
-from prune_verify.audit.report_claims import asked, banner, claims, reading, unsaid
+from prune_verify.audit.report_claims import banner, claims, reading, unsaid
 from prune_verify.audit.report_data import (
     Accuracy,
     FileIdentity,
@@ -28,13 +29,14 @@ from prune_verify.audit.report_data import (
 from prune_verify.audit.report_evidence import (
     again,
     before_after,
-    identity,
     learned,
     measurements,
     parameters,
     pictures,
     roster,
 )
+from prune_verify.audit.report_risk import risks
+from prune_verify.audit.report_scope import asked, validity, what, when, who
 from prune_verify.files import replace_file
 
 __all__ = [
@@ -48,26 +50,36 @@ __all__ = [
     "write_report",
 ]
 
-_BODY: tuple[tuple[str, Callable[[ReportData], Html]], ...] = (
-    ("What was asked", asked),
-    ("What is claimed, and what was found", claims),
-    ("What this does not say", unsaid),
-    ("The forgotten records", pictures),
-    ("Before and after", before_after),
-    ("Measurements", measurements),
-    ("Parameters", parameters),
-    ("Identity", identity),
-    ("The checks that were made", roster),
-    ("How to check this again", again),
+Section = tuple[str, str, Callable[[ReportData], Html]]
+_BODY: tuple[Section, ...] = (
+    ("who", "Who signed", who),
+    ("what", "What was examined", what),
+    ("when", "When", when),
+    ("scope", "What was asked, and for what", asked),
+    ("claims", "What is claimed, and what was found", claims),
+    ("risks", "What can still go wrong", risks),
+    ("unsaid", "What this does not say", unsaid),
+    ("validity", "How long it holds", validity),
+    ("again", "How to check this again", again),
+    ("measurements", "Measurements", measurements),
+    ("records", "The forgotten records", pictures),
+    ("answers", "Before and after", before_after),
+    ("patch", "Parameters of the patch", parameters),
+    ("learned", "How the patch was learned", learned),
+    ("checks", "The checks that were made", roster),
 )
-_LEARNED: tuple[str, Callable[[ReportData], Html]] = ("How the patch was learned", learned)
-_LEARNED_AT = 7  # after the parameters
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_=:. -]", re.ASCII)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 @cache
 def _style() -> Html:
     return Html(files("prune_verify.audit").joinpath("report.css").read_text(encoding="utf-8"))
+
+
+def _page_line(line: str) -> Html:
+    """What stands at the foot of every printed page: the stable line, in letters that mean nothing to a style sheet."""
+    return Html(f'@page {{ @bottom-left {{ content: "{_NOT_PLAIN.sub("?", line)[:160]}"; }} }}\n')
 
 
 def _head(data: ReportData) -> Html:
@@ -79,7 +91,7 @@ def _head(data: ReportData) -> Html:
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
         tag("title", plain(f"{data.verdict.word}: {data.title}")),
-        tag("style", _style()),
+        tag("style", _style(), _page_line(data.verdict.line())),
     )
 
 
@@ -99,9 +111,22 @@ def render_report(data: ReportData) -> str:
         HTML that loads nothing, runs nothing and prints on A4; the same data give the same text.
 
     """
-    body_of = [*_BODY[:_LEARNED_AT], _LEARNED, *_BODY[_LEARNED_AT:]] if data.learning else _BODY
-    sections = [tag("section", tag("h2", text(heading)), section(data)) for heading, section in body_of]
-    body = tag("body", banner(data), tag("main", reading(data), *sections), _footer(data))
+    shown = [item for item in _BODY if item[0] != "learned" or data.learning]
+    links = [tag("li", tag("a", text(heading), href=f"#{name}")) for name, heading, _ in shown]
+    contents = tag("nav", tag("h2", text("Contents")), tag("ol", *links), aria_label="Contents")
+    sections = [
+        tag(
+            "section",
+            tag("h2", text(heading), id=f"{name}-title"),
+            fill(data),
+            id=name,
+            aria_labelledby=f"{name}-title",
+        )
+        for name, heading, fill in shown
+    ]
+    skip = tag("a", text("To the contents of the report"), href="#content", class_="skip")
+    main = tag("main", reading(data), contents, *sections, id="content", tabindex="-1")
+    body = tag("body", skip, banner(data), main, _footer(data))
     return "<!doctype html>\n" + tag("html", _head(data), body, lang="en") + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The first half of the report: the verdict, what was asked, what was claimed and found, and what is not said.
+"""The heart of the report: the verdict, what was claimed and found, and what is not said.
 
 Every section says where its contents come from: found by the checker, evaluated on the files for
 this report, or stated by the owner in the certificate.
@@ -6,7 +6,8 @@ this report, or stated by the owner in the certificate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from prune_verify.audit import wording
 from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text
@@ -17,10 +18,8 @@ from prune_verify.audit.report_values import (
     STATED,
     at,
     chip,
-    facts,
     items_of,
     limited,
-    member_name,
     more,
     predicate,
     shown,
@@ -29,7 +28,7 @@ from prune_verify.audit.report_values import (
 from prune_verify.audit.wording import percent
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, ClaimVerdict
 
-__all__ = ["asked", "banner", "claims", "reading", "unsaid"]
+__all__ = ["banner", "claims", "reading", "stated_claims", "unsaid"]
 
 _TONES = {VERIFIED: "good", UNDECIDED: "warn", REJECTED: "bad"}
 _ICONS = {
@@ -37,11 +36,18 @@ _ICONS = {
     UNDECIDED: "M7.5 8.5 a4.5 4.5 0 1 1 6.6 4 q-2.1 1.2 -2.1 3.2 M12 19.6 v.3",
     REJECTED: "M5 5 L19 19 M19 5 L5 19",
 }
-_REQUEST_KINDS = {
-    "records": "records: single records are to be forgotten",
-    "class": "class: a whole label is to be forgotten",
-}
-_REQUEST_FIRST = ("kind", "labels", "label", "reference", "receivedAt", "radius", "retainedRadius", "tau", "margin")
+
+
+_HEADS = (
+    "Claim",
+    "Region, arithmetic, method",
+    "Total",
+    "Proved",
+    "Unknown",
+    "Conflict",
+    "Refuted",
+    "Already wrong",
+)
 
 
 def _claim_tile(claims: Sequence[ClaimVerdict], kinds: tuple[str, ...], words: str) -> list[Html]:
@@ -137,27 +143,7 @@ def reading(_: ReportData) -> Html:
     return tag("section", tag("h2", text("How to read this")), *parts, class_="reading")
 
 
-def asked(data: ReportData) -> Html:
-    """What was asked: the request as the certificate states it."""
-    found = at(predicate(data), "request")
-    if not isinstance(found, Mapping) or not found:
-        return joined([source(STATED, data), tag("p", text("There is no request that can be read."))])
-    order = {key: place for place, key in enumerate(_REQUEST_FIRST)}
-    keys = sorted(found, key=lambda k: order.get(k, len(order)))[:MOST_ITEMS]
-    pairs = [
-        (text("Kind of request") if key == "kind" else member_name(str(key)), _request_value(str(key), found[key]))
-        for key in keys
-    ]
-    return joined([source(STATED, data), facts("The request", pairs)])
-
-
-def _request_value(key: str, value: object) -> Html:
-    if key == "kind" and isinstance(value, str):
-        return said(_REQUEST_KINDS.get(value, value))
-    return shown(value)
-
-
-def _stated_claims(data: ReportData) -> dict[str, dict[str, object]]:
+def stated_claims(data: ReportData) -> dict[str, dict[str, object]]:
     """The members of each claim that its sentence needs, by claim id."""
     result = {}
     for claim in items_of(at(predicate(data), "claims")):
@@ -177,14 +163,30 @@ def _count(number: int, tone: str = "") -> Html:
     return tag("span", text(shown_number), class_="" if number else "zero")
 
 
-def _claim_row(claim: ClaimVerdict, stated: dict[str, object]) -> Html:
+def _grouped(rows: Sequence[ClaimVerdict], stated: dict[str, dict[str, object]]) -> list[list[ClaimVerdict]]:
+    """Claims that follow one another and differ in their arithmetic alone, counts included, stand in one row."""
+    groups: list[list[ClaimVerdict]] = []
+    for claim in rows:
+        last = groups[-1] if groups else []
+        told = {name: value for name, value in stated.get(claim.id, {}).items() if name != "arithmetic"}
+        if last and claim.arithmetic not in {c.arithmetic for c in last}:
+            other = {name: value for name, value in stated.get(last[0].id, {}).items() if name != "arithmetic"}
+            if told == other and replace(last[0], id=claim.id, arithmetic=claim.arithmetic) == claim:
+                last.append(claim)
+                continue
+        groups.append([claim])
+    return groups
+
+
+def _claim_row(group: list[ClaimVerdict], stated: dict[str, object]) -> Html:
+    claim = group[0]
     tone, words = wording.outcome_words(claim)
     method = stated.get("method")
     first = [tag("b", said(wording.heading_of(claim.kind))), said(wording.claim_sentence(claim.kind, stated))]
-    name = tag("span", text(f"{claim.id} \u00b7 {claim.kind}"), class_="detail mono")
+    name = tag("span", text(f"{', '.join(c.id for c in group)} \u00b7 {claim.kind}"), class_="detail mono")
     where = [
-        said(claim.region),
-        tag("span", said(wording.arithmetic_words(claim.arithmetic)), class_="detail"),
+        said(wording.region_words(claim.region)),
+        *(tag("span", said(wording.arithmetic_words(c.arithmetic)), class_="detail") for c in group),
         tag(
             "span", said("method not stated" if method is None else wording.method_words(str(method))), class_="detail"
         ),
@@ -197,12 +199,12 @@ def _claim_row(claim: ClaimVerdict, stated: dict[str, object]) -> Html:
         _count(claim.refuted, "bad"),
         _count(claim.already_wrong, "warn"),
     ]
-    return cells([joined([*first, name, chip(tone, words)]), joined(where), *numbers], numbers_from=2)
+    return cells([joined([*first, name, chip(tone, words)]), joined(where), *numbers], _HEADS, numbers_from=2)
 
 
 def claims(data: ReportData) -> Html:
     """One row per claim, with the counts that the checker found."""
-    stated = _stated_claims(data)
+    stated = stated_claims(data)
     if not data.verdict.claims:
         text_ = "The checker stopped before it decided any claim. Nothing below is shown to hold."
         listed = [
@@ -211,22 +213,14 @@ def claims(data: ReportData) -> Html:
         unchecked = [tag("h3", text("Claimed, not checked")), tag("ul", *listed, *more(len(stated)))] if listed else []
         return joined([source(CHECKED), tag("p", text(text_)), *unchecked])
     rows, left, open_left = limited(data.verdict.claims, lambda c: wording.outcome_words(c)[0] != "good")
-    heads = (
-        "Claim",
-        "Region, arithmetic, method",
-        "Total",
-        "Proved",
-        "Unknown",
-        "Conflict",
-        "Refuted",
-        "Already wrong",
-    )
-    made = [_claim_row(c, stated.get(c.id, {})) for c in rows]
+    made = [_claim_row(group, stated.get(group[0].id, {})) for group in _grouped(rows, stated)]
     parts = [source(f"counts {CHECKED} Sentences and methods: {STATED}", data)]
     if data.verdict.word == REJECTED:
         parts.append(tag("p", chip("bad", "Rejected"), text(" The counts say only how far the checker came.")))
     parts.append(
-        table("Claims, with the counts that the checker found itself", heads, made, numbers_from=2, class_="claims")
+        table(
+            "Claims, with the counts that the checker found itself", _HEADS, made, numbers_from=2, class_="claims stack"
+        )
     )
     if left:
         rest = "all of them proved for all" if not open_left else f"{open_left:,} of them not proved for all"

@@ -13,8 +13,9 @@ from pathlib import Path
 from prune_verify.audit.learning import learning_rows
 from prune_verify.audit.report import write_report
 from prune_verify.audit.report_data import report_data_from_files
+from prune_verify.audit.report_json import write_report_json
 from prune_verify.checker.claim import LabelledRows
-from prune_verify.checker.encoding import read_file
+from prune_verify.checker.encoding import read_file, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.records import load_records
@@ -42,11 +43,23 @@ def _rows(spec: str | None, options: argparse.Namespace) -> LabelledRows | None:
     return LabelledRows(found.x, found.y)
 
 
-def report_of_verification(path: Path, verdict: Verdict, options: argparse.Namespace) -> None:
-    """Write the report of a verification.
+def _signed(certificate: Path, verdict: Verdict) -> tuple[bytes | None, tuple[str, ...]]:
+    """What a trusted key has signed, for only that is shown as the owner's words; and why there is none."""
+    if not verdict.payload_sha256:
+        return None, ()
+    try:
+        payload = parse_envelope(_bytes(certificate), certificate.name).payload
+    except CheckError:
+        payload = b""
+    if sha256_hex(payload) != verdict.payload_sha256:
+        return None, ("the certificate is no longer the file that was checked, so its statements are not shown",)
+    return payload, ()
+
+
+def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> None:
+    """Write the report of a verification, for people (``report``) and as data (``report_json``).
 
     Args:
-        path: the HTML file.
         verdict: of the checker.
         options: the arguments of ``verify``; ``test``: held-out records for the before-and-after table; ``learning``:
             the learning curves of a learned patch.
@@ -58,9 +71,7 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
     """
     certificate: Path = options.certificate
     evidence: Path = options.evidence or certificate.parent / "evidence"
-    payload: bytes | None = None
-    if verdict.payload_sha256:  # only what a trusted key has signed is shown as the owner's words
-        payload = parse_envelope(_bytes(certificate), certificate.name).payload
+    payload, notes = _signed(certificate, verdict)
     named = {
         "--base": options.base,
         "--patched": options.patched,
@@ -75,12 +86,14 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
         "--encoding": options.encoding,
         "--challenge": options.challenge,
         "--at-time": options.at_time,
+        "--resolve-smt": options.resolve_smt,
     }
-    words = ["python", "-m", "prune_verify.checker", "verify", str(certificate)]
+    words = ["python", "-P", "-m", "prune_verify.checker", "verify", str(certificate)]
     for name, value in named.items():
         words += [] if value is None else [name, str(value)]
     for receipt in options.receipt:
         words += ["--receipt", str(receipt)]
+    words += ["--exact"] if options.exact else []
     data = report_data_from_files(
         verdict,
         _bytes(options.base),
@@ -92,6 +105,10 @@ def report_of_verification(path: Path, verdict: Verdict, options: argparse.Names
         _rows(options.test, options),
         shlex.join(words),
     )
+    data = replace(data, notes=(*notes, *data.notes))
     if options.learning is not None:
         data = replace(data, learning=learning_rows(_bytes(options.learning), options.learning.name))
-    write_report(path, data)
+    if options.report is not None:
+        write_report(options.report, data)
+    if options.report_json is not None:
+        write_report_json(options.report_json, data)

@@ -175,7 +175,22 @@ def answers(network: Network, x: Floats) -> Labels:
     return np.concatenate(found)
 
 
-def _network(data: bytes, name: str, notes: list[str]) -> Network | None:
+def _as_checked(
+    checked: Mapping[str, object], files: dict[str, bytes | None], notes: list[str]
+) -> dict[str, bytes | None]:
+    """The files, without those that are no longer what the checker read: they are read once more for the report."""
+    result = dict(files)
+    for name, key in (("base network", "base"), ("patched network", "patched"), ("patch parameters", "patch")):
+        data, digest = files[name], checked.get(key)
+        if data is not None and isinstance(digest, str) and sha256_hex(data) != digest:
+            notes.append(f"the file with the {name} is not the one that was checked, so it is not used here")
+            result[name] = None
+    return result
+
+
+def _network(data: bytes | None, name: str, notes: list[str]) -> Network | None:
+    if data is None:
+        return None
     try:
         return load_network(data, name).network
     except CheckError as error:
@@ -313,8 +328,14 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
     """
     notes: list[str] = []
     statement = _statement(statement_payload, notes)
-    base, patched = _network(base_bytes, "base.onnx", notes), _network(patched_bytes, "patched.onnx", notes)
-    patch, conflicts = _patch(patch_json_bytes, notes)
+    given = {"base network": base_bytes, "patched network": patched_bytes, "patch parameters": patch_json_bytes}
+    stated: object = statement
+    for name in ("predicate", "patch", "sha256"):
+        stated = stated.get(name) if isinstance(stated, Mapping) else None
+    named = _as_checked({**dict(verdict.digests), "patch": stated}, given, notes)
+    base = _network(named["base network"], "base.onnx", notes)
+    patched = _network(named["patched network"], "patched.onnx", notes)
+    patch, conflicts = _patch(named["patch parameters"], notes)
     records: tuple[PicturedRecord, ...] = ()
     accuracies: list[Accuracy] = []
     if base is not None and patched is not None:
@@ -333,7 +354,6 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
                     accuracies.append(_accuracy(name, x, rows.y, pair, most))
                     if rows is forget:
                         records = _pictured(x[:MOST_PICTURES], rows.y[:MOST_PICTURES], pair, patch)
-    named = [("base network", base_bytes), ("patched network", patched_bytes), ("patch parameters", patch_json_bytes)]
     return ReportData(
         verdict=verdict,
         statement=statement,
@@ -343,7 +363,9 @@ def report_data_from_files(  # noqa: PLR0913, PLR0917 - the files of one verific
         pixel_range=_spread(records),
         accuracies=tuple(accuracies),
         patch=None if patch is None else _summary(patch, conflicts, base),
-        files=tuple(FileIdentity(name, sha256_hex(data), len(data)) for name, data in named if data is not None),
+        files=tuple(
+            FileIdentity(name, sha256_hex(data), len(data)) for name, data in named.items() if data is not None
+        ),
         command=command,
         created=format_time(datetime.now(UTC)) if created is None else created,
         notes=tuple(notes),

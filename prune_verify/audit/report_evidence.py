@@ -1,4 +1,4 @@
-"""The second half of the report: pictures, answers before and after, parameters, identity, and the roster of checks."""
+"""The evidence in the report: measurements, pictures, answers before and after, parameters, and the roster."""
 
 from __future__ import annotations
 
@@ -27,32 +27,30 @@ from prune_verify.audit.report_values import (
 from prune_verify.audit.wording import percent
 from prune_verify.checker.verdict import Check
 
-__all__ = ["again", "before_after", "identity", "learned", "measurements", "parameters", "pictures", "roster"]
+__all__ = [
+    "again",
+    "before_after",
+    "change_in_points",
+    "learned",
+    "measurements",
+    "parameters",
+    "pictures",
+    "record_result",
+    "roster",
+]
 
 _NO_MEASUREMENTS = (
     "The certificate states no measurements: membership inference, relearning and disclosure were not measured, "
     "or not reported."
 )
-_NO_SIGNATURE = "none: no signature was accepted"
 _PERSONAL = " This section shows forgotten records. Treat the report as you treat the records."
 _AGAIN = (
     "Run this line beside the same files. It needs the base install only, and no network. It ends with exit code 0 "
     "for VERIFIED, 1 for REJECTED and 3 for UNDECIDED, and its first line must be the line in the box at the top."
 )
-_OWN_KEYS = (
-    "certificateId",
-    "prover",
-    "issuedAt",
-    "notBefore",
-    "expiresAt",
-    "supersedes",
-    "challenge",
-    "originalModel",
-    "patch",
-    "forgetSet",
-    "retainSet",
-    "environment",
-)
+_MEASURED = ("kind", "value", "interval", "command", "seed", "reportSha256")
+_MEASURED_HEADS = ("Measured", "Value", "Interval", "Command", "SHA-256 of its report")
+_ROSTER_HEADS = ("Check", "Result", "Detail")
 _ACCURACY_CAPTION = "Rows answered with their label; for forgotten records the aim is none"
 _ACCURACY_HEADS = ("Set", "Rows", "Base answers the label", "Patched answers the label", "Change in points")
 _RECORD_HEADS = ("Record", "Label", "Base", "Patched", "Result", "What the gate looks at")
@@ -89,28 +87,37 @@ def _figure(record: PicturedRecord, shape: tuple[int, int], span: tuple[float, f
     return tag("figure", picture(record.x, shape, span, record.intervals, label), caption)
 
 
-def _accuracy_row(row: Accuracy) -> Html:
+def change_in_points(row: Accuracy) -> str:
+    """The change of a share in percentage points, with a sign; ``0`` for none."""
     change = 100 * (row.after - row.before) / row.count if row.count else 0.0
+    return f"{change:+.2f}".replace("-", "\u2212") if row.after != row.before else "0"
+
+
+def record_result(record: PicturedRecord) -> tuple[str, str]:
+    """What became of a record, as (tone, words)."""
+    if record.patched_answer == record.label:
+        return "bad", "Still answered"
+    if record.base_answer == record.label:
+        return "good", "No longer answered"
+    return "warn", "Already wrong before"
+
+
+def _accuracy_row(row: Accuracy) -> Html:
     values = [
         said(row.name),
         text(f"{row.count:,}"),
         text(f"{row.before:,} ({percent(row.before, row.count)})"),
         text(f"{row.after:,} ({percent(row.after, row.count)})"),
-        text(f"{change:+.2f}".replace("-", "\u2212") if row.after != row.before else "0"),
+        text(change_in_points(row)),
     ]
-    return cells(values, numbers_from=1)
+    return cells(values, _ACCURACY_HEADS, numbers_from=1)
 
 
 def _record_row(record: PicturedRecord, shape: tuple[int, int] | None) -> Html:
-    if record.patched_answer == record.label:
-        result = chip("bad", "Still answered")
-    elif record.base_answer == record.label:
-        result = chip("good", "No longer answered")
-    else:
-        result = chip("warn", "Already wrong before")
     marks = "; ".join(edge_words(i, shape) for i in record.intervals) or "none"
     values = [record.index, record.label, record.base_answer, record.patched_answer]
-    return cells([*(text(v) for v in values), result, text(marks)])
+    result = chip(*record_result(record))
+    return cells([*(text(v) for v in values), result, text(marks)], _RECORD_HEADS)
 
 
 def before_after(data: ReportData) -> Html:
@@ -122,26 +129,48 @@ def before_after(data: ReportData) -> Html:
     parts = [source(EVALUATED), *listed]
     if data.accuracies:
         rows = [_accuracy_row(row) for row in data.accuracies]
-        parts.append(table(_ACCURACY_CAPTION, _ACCURACY_HEADS, rows, numbers_from=1))
+        parts.append(table(_ACCURACY_CAPTION, _ACCURACY_HEADS, rows, numbers_from=1, class_="stack"))
     if data.records:
         rows = [_record_row(r, data.picture_shape) for r in data.records]
         heading = tag("h3", text("Record by record"))
-        parts += [heading, table("Answers for the forgotten records shown above", _RECORD_HEADS, rows)]
+        parts += [
+            heading,
+            table("Answers for the forgotten records shown above", _RECORD_HEADS, rows, class_="answered stack"),
+        ]
     return joined(parts)
 
 
 def measurements(data: ReportData) -> Html:
     """What was measured and never proved."""
     found = items_of(at(predicate(data), "measurements"))
-    parts = [source(f"{STATED} The checker does not repeat measurements.", data)]
+    parts = [source(f"{STATED} Measured, not proved; the checker does not repeat measurements.", data)]
     if not found:
         return joined([*parts, tag("p", text(_NO_MEASUREMENTS))])
-    for place, item in enumerate(found[:MOST_ITEMS]):
+    known: list[object] = []
+    others: list[object] = []
+    for item in found[:MOST_ITEMS]:
+        (known if isinstance(item, Mapping) and set(item) == set(_MEASURED) else others).append(item)
+    if known:
+        rows = [_measurement_row(item) for item in known if isinstance(item, Mapping)]
+        parts.append(table("What was measured", _MEASURED_HEADS, rows, class_="measured stack"))
+    for place, item in enumerate(others):
         members = item if isinstance(item, Mapping) else {"value": item}
         pairs = [(member_name(str(k)), shown(v)) for k, v in list(members.items())[:MOST_ITEMS]]
-        parts.append(facts(f"Measurement {place + 1}", pairs))
+        parts.append(facts(f"Measurement {len(known) + place + 1}", pairs))
     rest = [tag("ul", *more(len(found)))] if len(found) > MOST_ITEMS else []
     return joined([*parts, *rest])
+
+
+def _measurement_row(item: Mapping[str, object]) -> Html:
+    ends = item["interval"]
+    pair = isinstance(ends, list) and len(ends) == 2  # noqa: PLR2004 - an interval
+    interval = said(f"{ends[0]} to {ends[1]}") if pair and isinstance(ends, list) else shown(ends)
+    command = joined(
+        [tag("code", said(item["command"])), tag("span", text("seed "), shown(item["seed"]), class_="detail")]
+    )
+    return cells(
+        [said(item["kind"]), shown(item["value"]), interval, command, shown(item["reportSha256"])], _MEASURED_HEADS
+    )
 
 
 def _number(value: float | None) -> Html:
@@ -173,16 +202,11 @@ def _patch_facts(patch: PatchSummary) -> Html:
 
 
 def parameters(data: ReportData) -> Html:
-    """The patch in numbers, and the semantics that the claims are about."""
+    """The patch in numbers."""
     if data.patch is None:
         parts = [tag("p", text("The parameters of the patch were not given, or could not be read."))]
     else:
         parts = [source("read from patch.json; rounded to 7 digits."), _patch_facts(data.patch)]
-    semantics = at(predicate(data), "semantics")
-    if isinstance(semantics, Mapping) and semantics:
-        listed = [(member_name(str(k)), shown(v)) for k, v in list(semantics.items())[:MOST_ITEMS]]
-        heading = tag("h3", text("What the claims are about"))
-        parts += [heading, source(STATED, data), facts("Domain and arithmetic", listed)]
     return joined(parts)
 
 
@@ -197,47 +221,17 @@ def learned(data: ReportData) -> Html:
     return joined([tag("p", text(words)), learning_picture(data.learning)])
 
 
-def identity(data: ReportData) -> Html:
-    """Who signed what, when, for which files."""
-    verdict, stated = data.verdict, predicate(data)
-    signers = [joined([said(name), text(" "), tag("code", text(keyid))]) for keyid, name in verdict.signers]
-    accepted = tag("ul", *(tag("li", s) for s in signers), class_="plain") if signers else text("none")
-    digest = tag("code", text(verdict.payload_sha256)) if verdict.payload_sha256 else text(_NO_SIGNATURE)
-    pairs = [
-        (text("SHA-256 of the signed statement"), digest),
-        (text("Accepted signatures"), accepted),
-        (text("Validity judged at"), said(verdict.at_time) if verdict.at_time else text("not judged")),
-    ]
-    parts = [source(CHECKED), facts("The certificate", pairs)]
-    if data.files:
-        rows = [
-            cells([said(f.name), tag("code", text(f.sha256)), text(f"{f.size:,}")], numbers_from=2) for f in data.files
-        ]
-        parts += [
-            tag("h3", text("Files as they were read")),
-            table("Digests of the files", ("File", "SHA-256", "Bytes"), rows, numbers_from=2),
-        ]
-    listed = [(member_name(key), shown(stated[key])) for key in _OWN_KEYS if key in stated]
-    subject = at(data.statement, "subject")
-    if subject is not None:
-        listed.insert(0, (text("Subject: the patched network"), shown(subject)))
-    if listed:
-        parts += [
-            tag("h3", text("What the certificate says of itself")),
-            source(STATED, data),
-            facts("Statement", listed),
-        ]
-    return joined(parts)
-
-
 def roster(data: ReportData) -> Html:
     """Every check, in the order in which they were made."""
     rows, left, bad_left = limited(data.verdict.checks, lambda c: c.status != "PASS")
     made = [
-        cells([said(c.name), chip(_STATUS_TONES.get(c.status, "warn"), visible(c.status)), joined(_detail(c))])
+        cells(
+            [said(c.name), chip(_STATUS_TONES.get(c.status, "warn"), visible(c.status)), joined(_detail(c))],
+            _ROSTER_HEADS,
+        )
         for c in rows
     ]
-    parts = [source(CHECKED), table("Checks, in their order", ("Check", "Result", "Detail"), made, class_="roster")]
+    parts = [source(CHECKED), table("Checks, in their order", _ROSTER_HEADS, made, class_="roster stack")]
     if left:
         parts.append(tag("p", text(f"{left:,} more checks are not listed here, {bad_left:,} of them not passed.")))
     return joined(parts)

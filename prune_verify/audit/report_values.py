@@ -22,6 +22,7 @@ __all__ = [
     "member_name",
     "more",
     "predicate",
+    "radii",
     "shown",
     "source",
 ]
@@ -47,6 +48,11 @@ _NAMES = {
     "tieRule": "Rule for ties",
     "claimKinds": "Kinds of claim",
     "sha256": "SHA-256",
+    "encodingSha256": "SHA-256 of the encoding of the records",
+    "networkDigest": "Digest of the network, whatever its file",
+    "opset": "Version of the ONNX operators",
+    "lower": "From",
+    "upper": "To",
     "formatVersion": "Version of the format",
 }
 CHECKED = "found by the checker from the files."
@@ -69,6 +75,13 @@ def predicate(data: ReportData) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
+def radii(data: ReportData, kinds: Sequence[str]) -> list[str]:
+    """The different radii of the stated claims of some kinds, as they are written there."""
+    claims = items_of(at(predicate(data), "claims"))
+    found = [at(c, "region", "radius") or at(c, "radius") for c in claims if at(c, "kind") in kinds]
+    return list(dict.fromkeys(radius for radius in found if isinstance(radius, str)))[:MOST_ITEMS]
+
+
 def items_of(value: object) -> list[object]:
     """A list member, or nothing."""
     return list(value) if isinstance(value, list | tuple) else []
@@ -83,8 +96,8 @@ def member_name(key: str) -> Html:
 
 def shown(value: object, depth: int = 0) -> Html:
     """Any JSON value of the certificate, in full but bounded."""
-    if value is None:
-        return tag("span", text("not stated"), class_="zero")
+    if value is None or value == "":
+        return tag("span", text("not stated" if value is None else "empty"), class_="zero")
     if isinstance(value, bool):
         return text("yes" if value else "no")
     if isinstance(value, int):
@@ -116,7 +129,8 @@ def more(count: int) -> list[Html]:
 
 def facts(caption: str, pairs: Sequence[tuple[Html, Html]]) -> Html:
     """A table of two columns: a name and its value."""
-    return table(caption, ("What", "Value"), [cells(pair) for pair in pairs], class_="facts")
+    heads = ("What", "Value")
+    return table(caption, heads, [cells(pair, heads) for pair in pairs], class_="facts")
 
 
 def limited(rows: Sequence[T], matters: Callable[[T], bool]) -> tuple[list[T], int, int]:

@@ -22,6 +22,7 @@ __all__ = [
     "outcome_words",
     "percent",
     "reason",
+    "region_words",
 ]
 
 VERDICT_SENTENCES = {
@@ -56,7 +57,7 @@ _SENTENCES = {
     ),
     "retain_exact": (
         "On every input within {radius} of a retained record, the outputs of the patched network{logits} are "
-        "exactly those of the base network inside it."
+        "exactly those of the base network."
     ),
     "retain_label": (
         "On every input within {radius} of a retained record, the patched network answers the label that the "
@@ -76,7 +77,7 @@ _SENTENCES = {
     ),
     "locality": (
         "Everywhere in the stated domain outside the declared supports of the patch, the outputs of the "
-        "patched network{logits} are exactly those of the base network inside it."
+        "patched network{logits} are exactly those of the base network."
     ),
     "forget_class": (
         "Whatever the input, as long as the outputs are finite, the patched network never answers label "
@@ -90,9 +91,8 @@ _SENTENCES = {
 
 ALWAYS_UNSAID = (
     (
-        "It does not say that the record's influence was removed. The weights of the base network are "
-        "unchanged and still depend on the record: the patch suppresses an answer. With the weights in hand "
-        "the answer may be brought back."
+        "It does not say that the record's influence was removed from the weights. An answer is suppressed: the "
+        "weights may still depend on the record, and with the weights in hand the answer may be brought back."
     ),
     (
         "It is not an (epsilon, delta) guarantee and does not say that the network equals one retrained "
@@ -230,6 +230,12 @@ def claim_sentence(kind: str, stated: dict[str, object]) -> str:
 def arithmetic_words(name: str) -> str:
     """What an arithmetic means."""
     return _ARITHMETIC.get(name, name)
+
+
+def region_words(region: str) -> str:
+    """Where a claim holds, from the checker's own phrase."""
+    kind, _, radius = region.rpartition(" ")
+    return f"within {radius} in every number" if kind == "ball linf" else region
 
 
 def method_words(name: str) -> str:

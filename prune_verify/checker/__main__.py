@@ -21,6 +21,7 @@ from prune_verify.checker.verdict import Verdict
 from prune_verify.checker.verify import Inputs, verify
 
 __all__ = [
+    "add_input_arguments",
     "add_proof_arguments",
     "add_receipt_arguments",
     "add_verify_arguments",
@@ -39,6 +40,11 @@ _EXACT = "compute every bound that decides in integers (python-flint makes it fa
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``verify``, the same for the checker alone and for ``prune-verify verify``."""
     parser.add_argument("certificate", type=Path, metavar="NAME.unlearn.json")
+    add_input_arguments(parser)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a verification reads beside the certificate, and how it is done."""
     parser.add_argument("--base", type=Path, required=True, help="the base network, ONNX")
     parser.add_argument("--patched", type=Path, required=True, help="the deployed patched network, ONNX")
     parser.add_argument(

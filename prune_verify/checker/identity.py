@@ -37,7 +37,7 @@ from prune_verify.checker.errors import ProofError, UnsupportedVersionError
 from prune_verify.checker.interval import Box, Floats, Intervals, enclose, require_ieee_float64
 from prune_verify.checker.network import Network, Node, apply_node, live_nodes, node_key
 
-__all__ = ["base_inside", "decide_identity", "unchanged"]
+__all__ = ["base_inside", "decide_identity", "padding", "unchanged"]
 
 IDENTITY = "identity"
 _ROWS = 64
@@ -164,7 +164,7 @@ _NAMES: dict[str, Callable[[_Step], Floats]] = {
 }
 
 
-def _padding(network: Network) -> tuple[Network, list[int]]:
+def padding(network: Network) -> tuple[Network, list[int]]:
     """The network with subtrahends of at most 2^126 where only Relu reads the difference, and the minuends there.
 
     For a minuend below 2^100 in size x - c and x - 2^126 are both negative for c > 2^126 (-inf at the worst), and
@@ -239,7 +239,7 @@ def unchanged(network: Network, base: int, box: Box, arithmetic: str) -> Bools:
     """
     require_ieee_float64()
     rows = len(box[0])
-    bounded, minuends = _padding(network)
+    bounded, minuends = padding(network)
     names = _named(bounded, box, arithmetic, minuends)
     ours, theirs = (names[i].reshape(len(names[i]), -1) for i in (network.output, base))
     if ours.shape[1] != theirs.shape[1]:

@@ -85,6 +85,8 @@ class Verdict:
         claims: with recomputed counts.
         assumptions: what the verdict rests on beside the trust base.
         warnings: sentences a reader should see.
+        digests: (file, SHA-256) of the bytes that were judged and judged by: ``certificate``, ``trust``, ``policy``,
+            and ``base`` and ``patched`` once they were found to be the certified ones.
 
     """
 
@@ -97,6 +99,7 @@ class Verdict:
     claims: tuple[ClaimVerdict, ...] = ()
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    digests: tuple[tuple[str, str], ...] = ()
 
     @property
     def exit_code(self) -> int:

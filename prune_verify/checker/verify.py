@@ -86,9 +86,11 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
     for path in (inputs.certificate, inputs.base, inputs.patched, inputs.commitment, *inputs.receipts):
         if path is not None and not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
-    trust = parse_trust(read_file(inputs.trust, "trust store", MAX_OWN_BYTES), str(inputs.trust))  # (1)
-    policy = parse_policy(read_file(inputs.policy, "policy", MAX_OWN_BYTES), str(inputs.policy))
+    trust_bytes = read_file(inputs.trust, "trust store", MAX_OWN_BYTES)  # (1)
+    policy_bytes = read_file(inputs.policy, "policy", MAX_OWN_BYTES)
+    trust, policy = parse_trust(trust_bytes, str(inputs.trust)), parse_policy(policy_bytes, str(inputs.policy))
     run = Run(inputs, trust, policy, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
+    run.digests |= {"trust": sha256_hex(trust_bytes), "policy": sha256_hex(policy_bytes)}
     if inputs.at_time is not None:
         run.warnings.append(f"validity was judged at {format_time(run.now)}, as asked, not now")
     try:
@@ -116,6 +118,7 @@ def _signed(run: Run) -> Statement:
     """Steps 2 to 4: who signed, and what."""
     name = run.inputs.certificate.name
     data = read_file(run.inputs.certificate, "certificate", MAX_CERTIFICATE_BYTES)  # (2)
+    run.digests["certificate"] = sha256_hex(data)
     keys, threshold = run.trust.keys_for("prover", run.now)
     opened = open_envelope(data, name, keys, threshold)  # (3)
     run.payload_sha256, run.signers = opened.payload_sha256, opened.signers
@@ -165,6 +168,7 @@ def _files(run: Run, statement: Statement, say: Callable[[str], None]) -> Proble
     size = policy.max_model_bytes
     base_bytes = _read_named(inputs.base, "base network", size, statement.base_sha256, "predicate/originalModel/sha256")
     patched_bytes = _read_named(inputs.patched, "patched network", size, statement.patched_sha256, "subject/0/digest")
+    run.digests |= {"base": statement.base_sha256, "patched": statement.patched_sha256}
     run.passed("models", "base and patched network have the certified digests")
     patch_bytes = _evidence(run, statement)
     base = load_network(base_bytes, inputs.base.name, limits)  # (7)

@@ -114,6 +114,7 @@ class Run:
     undecided: list[str] = field(default_factory=list)
     evidence: dict[str, bytes] = field(default_factory=dict)
     distinct: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def passed(self, name: str, detail: str) -> None:
         """Note a step that holds."""
@@ -136,6 +137,7 @@ class Run:
             claims=tuple(self.claims),
             assumptions=tuple(self.resolved.get(name, name) for name in self.assumptions),
             warnings=tuple(self.warnings),
+            digests=tuple(sorted(self.digests.items())),
         )
 
 

@@ -36,7 +36,7 @@ _WEIGHTS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5)
 _REHEARSALS = 6
 _REHEARSED_GATES = 3
 _STEPS = 80
-_LAST_STEPS = 80
+_LAST_STEPS = 200
 _RATE = 0.1
 _PUBLIC = 1024  # records that say how much a value varies
 _LEAST_SCALE = 1e-6
@@ -95,8 +95,8 @@ def edges_of_gate(gate: Gate, hidden: npt.NDArray[np.bool_], *, region: bool) ->
         region: whether it is a gate of a linear region, whose lower edges are a fraction of the least values.
 
     """
-    scale = 1 / _LINEAR_REGION_EDGE if region else 1.0
-    low = [np.nan if i.low is None else float(i.low) * scale for i in gate.intervals]
+    shares = [1 / _LINEAR_REGION_EDGE if region and hidden[i.coordinate] else 1.0 for i in gate.intervals]
+    low = [np.nan if i.low is None else float(i.low) * share for i, share in zip(gate.intervals, shares, strict=True)]
     high = [np.nan if i.high is None else float(i.high) for i in gate.intervals]
     high = [0.0 if hidden[i.coordinate] and h < _OFF else h for i, h in zip(gate.intervals, high, strict=True)]
     cut = [float(i.low is None and i.high is not None and hidden[i.coordinate]) for i in gate.intervals]
@@ -217,11 +217,12 @@ class GateInverter:
         with torch.no_grad():
             low, high = (end.numpy() for end in self._ends(x, coordinates, slopes))
         hidden = self.hidden[coordinates.numpy()]
-        if self._region:
-            on = low > 0
-            return Edges(np.where(on, low, np.nan), np.where(on, np.nan, 0.0), np.zeros(low.shape))
         inside = self._population.domain
         dark, bright = low <= inside[0], high >= inside[1]
+        if self._region:  # beside the signs, numbers of the input that keep out records with the same signs
+            on = low > 0
+            ends = np.where(hidden, np.where(on, np.nan, 0.0), np.where(bright, np.nan, high))
+            return Edges(np.where(np.where(hidden, on, ~dark), low, np.nan), ends, np.zeros(low.shape))
         low = np.where(np.where(hidden, low <= 0, dark), np.nan, low)
         high = np.where(~hidden & bright, np.nan, np.where(hidden, np.maximum(high, 0), high))
         return Edges(low, high, (hidden & np.isnan(low)).astype(np.float64))

@@ -15,22 +15,22 @@ from statistics import median
 
 import numpy as np
 
-from prune_verify.checker.claim import strict_answers
+from prune_verify.checker.claim import LabelledRows, strict_answers
 from prune_verify.checker.encoding import Json, format_decimal, read_file
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.patch import INPUT, JointPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
 from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records
-from prune_verify.checker.region import Domain, domain_json
+from prune_verify.checker.region import domain_json
+from prune_verify.repair.asked_model import asked_threat_model, margin_note, with_margin_of_errors
 from prune_verify.repair.copies import image_size, shifted_copies
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall, named
 from prune_verify.repair.export import export_patched
 from prune_verify.repair.families import Found, Work, find_patch, require_family
 from prune_verify.repair.output import require_writable, write_files
-from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
 from prune_verify.request import Request, emit_request
-from prune_verify.request_sets import amounts_of, domain_of, fitted, read_sets, require_files
+from prune_verify.request_sets import domain_of, fitted, read_sets, require_files
 
 __all__ = ["repair_command"]
 
@@ -40,18 +40,6 @@ COPIES_FILE = "forget.npz"
 _RECORD_OPTIONS = ("radius", "retained_radius", "cover", "retain")
 
 
-def _threat_model(options: argparse.Namespace, domain: Domain) -> ThreatModel:
-    model = default_threat_model(domain)
-    if options.threat_model is not None:
-        model = load_threat_model(options.threat_model, model)
-        if options.domain is not None:
-            model = replace(model, domain=domain)
-    for name in ("cover", "redirect"):
-        if getattr(options, name) is not None:
-            model = replace(model, **{name: getattr(options, name)})
-    return replace(model, **amounts_of(options))  # type: ignore[arg-type] # all of them are amounts
-
-
 def _read(options: argparse.Namespace) -> Work:
     """Every file, checked against the network and the domain."""
     family = require_family(options)
@@ -59,7 +47,7 @@ def _read(options: argparse.Namespace) -> Work:
     base_bytes = read_file(options.base, "base network", _MOST_BYTES)
     base = load_network(base_bytes, str(options.base))
     sets = read_sets(options)
-    model = _threat_model(options, domain_of(options.domain, list(sets.values())))
+    model = asked_threat_model(options, domain_of(options.domain, list(sets.values())))
     radii = model.radius, model.retained_radius
     sets = fitted(sets, base.network, model.domain, radii)
     groups = None
@@ -68,6 +56,8 @@ def _read(options: argparse.Namespace) -> Work:
         sets = fitted(sets, base.network, model.domain, radii)
     forget, retain = sets.get("forget"), sets.get("retain")
     classes = tuple(sorted(set(options.forget_class)))
+    others = None if family != "box" or retain is None else LabelledRows(retain.x, retain.y)
+    model = with_margin_of_errors(model, base.network, others)
     return Work(base_bytes, base, forget, retain, classes, family, model, groups)
 
 
@@ -234,7 +224,7 @@ def repair_command(options: argparse.Namespace, progress: Progress) -> tuple[int
         files[COPIES_FILE] = _npz(work.forget)
     write_files(options.out, files)
     sizes = [] if result is None else [size.coordinates for size in result.sizes]
-    notes = _unused(options)
+    notes = [*_unused(options), *margin_note(work.model)]
     data: dict[str, Json] = {
         "family": patch.family,
         "gates": len(sizes),

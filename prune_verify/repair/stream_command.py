@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -25,6 +25,8 @@ from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.patch import JointPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
 from prune_verify.checker.rebuild import coordinates_of
+from prune_verify.checker.records import Records
+from prune_verify.repair.asked_model import margin_note, with_margin_of_errors
 from prune_verify.repair.budget import Budget, Growth, advice, measure_growth
 from prune_verify.repair.engine import Standing, repair_class_cap
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall, named
@@ -67,6 +69,7 @@ class _Step:
         seconds: of the whole step.
         bits: of records that the patch holds.
         next: options of certify for the sets.
+        notes: further lines.
 
     """
 
@@ -77,6 +80,7 @@ class _Step:
     seconds: float
     bits: int
     next: str
+    notes: tuple[str, ...] = ()
 
 
 def _changed(
@@ -178,9 +182,11 @@ def stream_command(options: argparse.Namespace, progress: Progress) -> tuple[int
     sets = read_records(options)
     live = begun(options, base, sets) if options.onto is None else onto(options, base)
     sets = fitted(sets, base.network, live.model.domain, (live.model.radius, live.model.retained_radius))
+    if options.onto is None:  # later requests have the margin of the first
+        live = replace(live, model=with_margin_of_errors(live.model, base.network, _rows(sets, "retain")))
     test = test_rows(options, base, live.model)
     require_writable(options.out)
-    new = None if "forget" not in sets else LabelledRows(sets["forget"].x, sets["forget"].y)
+    new = _rows(sets, "forget")
     stream, forget, patch = _changed(live, new, options)
     retain = retained(sets, forget)
     hashes = stream.hashes(retain)
@@ -217,7 +223,12 @@ def stream_command(options: argparse.Namespace, progress: Progress) -> tuple[int
         (options.out / LIVE).unlink(missing_ok=True)  # the records of an earlier step in the same folder
     told = [f"--{name.removesuffix('.npz')} {options.out / name}" for name in (LIVE, _RETAINED) if name in files]
     bits = disclosed(result.patch, count)[1]
-    return 0, *_said(options, _Step(stream, forget, found, growth, seconds, bits, " ".join(told)), budget)
+    notes = margin_note(live.model) if options.onto is None else ()
+    return 0, *_said(options, _Step(stream, forget, found, growth, seconds, bits, " ".join(told), notes), budget)
+
+
+def _rows(sets: Mapping[str, Records], which: str) -> LabelledRows | None:
+    return None if which not in sets else LabelledRows(sets[which].x, sets[which].y)
 
 
 def _written_sets(options: argparse.Namespace, forget: LabelledRows, retain: LabelledRows) -> dict[str, bytes]:
@@ -267,7 +278,7 @@ def _said(options: argparse.Namespace, step: _Step, budget: Budget) -> tuple[str
     live = f"{len(stream.requests)} live requests, {records} records, {gates} gates, {len(stream.classes)} classes"
     took = f"this run {step.seconds:.2f} s ({result.seconds:.3f} s on gates), {float(stream.seconds):.2f} s so far"
     size = f"the patch adds {100 * growth.patch_share:.3g} % to the base's bytes and holds {step.bits} bits of records"
-    lines = [f"{live}; {took}", f"{size}; latency {growth.latency_factor:.2f} times the base's"]
+    lines = [*step.notes, f"{live}; {took}", f"{size}; latency {growth.latency_factor:.2f} times the base's"]
     remade = stream.references(step.found.remade)
     if remade:
         names = ", ".join(repr(one) for one in remade[:12])

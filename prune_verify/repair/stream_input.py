@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from prune_verify.checker.load_onnx import LoadedModel
 from prune_verify.checker.patch import INPUT, JointPatch
 from prune_verify.checker.patch_json import parse_patch
 from prune_verify.checker.records import Records, check_against, duplicates_between, load_records
+from prune_verify.repair.asked_model import asked_threat_model
 from prune_verify.repair.errors import RepairInputError, named
 from prune_verify.repair.stream import Stream
 from prune_verify.repair.threat_model import ThreatModel, default_threat_model, load_threat_model
-from prune_verify.request_sets import amounts_of, domain_of, read_sets
+from prune_verify.request_sets import domain_of, read_sets
 
 __all__ = ["LIVE", "MODEL", "Live", "begun", "onto", "read_records", "require_options", "retained", "test_rows"]
 
@@ -154,14 +155,7 @@ def begun(options: argparse.Namespace, base: LoadedModel, sets: Mapping[str, Rec
         CheckError: an amount or a domain cannot be read.
 
     """
-    model = default_threat_model(domain_of(options.domain, list(sets.values())))
-    if options.threat_model is not None:
-        domain = model.domain
-        model = load_threat_model(options.threat_model, model)
-        model = model if options.domain is None else replace(model, domain=domain)
-    if options.cover is not None:
-        model = replace(model, cover=options.cover)
-    model = replace(model, **amounts_of(options))  # type: ignore[arg-type] # all of them are amounts
+    model = asked_threat_model(options, domain_of(options.domain, list(sets.values())))
     if model.redirect == "non-member":
         text = f"{options.threat_model}: redirect: a stream takes labels away: expected misclassify, got non-member"
         raise RepairInputError(text)

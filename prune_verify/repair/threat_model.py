@@ -19,12 +19,13 @@ from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.request_sets import default_radii
 
-__all__ = ["ThreatModel", "default_threat_model", "emit_threat_model", "load_threat_model"]
+__all__ = ["GIVEN", "OWN_ERRORS", "ThreatModel", "default_threat_model", "emit_threat_model", "load_threat_model"]
 
 _MOST_BYTES = 2**20
 _AMOUNTS = ("radius", "retained_radius", "gap", "margin", "delta")
 _ACCESS = ("label", "logits", "white-box")
 _REDIRECTS = ("misclassify", "non-member")
+GIVEN, OWN_ERRORS = "given", "own-errors"
 _BITS = ("disclosure_bits", "disclosure_bits_per_record")
 
 
@@ -39,6 +40,8 @@ class ThreatModel:
         gap: least l1 distance of a retained ball from a box; 1/gap is the slope of the gates. None: 2/5 of the
             retained radius.
         margin: by which a forgotten label has to lose, in logits.
+        margin_from: ``given``, or ``own-errors``: repair takes the median margin of the base's own errors on the
+            retained set instead, where gates forget records and there are enough errors.
         delta: family learned: how far a logit may move on a retained ball.
         cover: coordinates that separate each retained record, where there are as many.
         access: what the adversary sees; recorded, it does not change the search.
@@ -56,6 +59,7 @@ class ThreatModel:
     radius: Fraction
     retained_radius: Fraction
     margin: Fraction = Fraction(1, 10)
+    margin_from: str = GIVEN
     delta: Fraction = Fraction(1, 10)
     cover: int = 2
     gap: Fraction | None = None
@@ -80,7 +84,9 @@ class ThreatModel:
         if self.cover < 1:
             text = f"threat model: cover is to be 1 or more, got {self.cover}"
             raise RepairInputError(text)
-        for name, among in (("access", _ACCESS), ("redirect", _REDIRECTS)):
+        for name, among in (
+            ("access", _ACCESS), ("redirect", _REDIRECTS), ("margin_from", (GIVEN, OWN_ERRORS)),
+        ):  # fmt: skip
             if getattr(self, name) not in among:
                 text = f"threat model: {name} is to be one of {', '.join(among)}, got {getattr(self, name)!r}"
                 raise RepairInputError(text)
@@ -97,8 +103,8 @@ class ThreatModel:
 
 
 def default_threat_model(domain: Domain) -> ThreatModel:
-    """Radii 0.1 and 0.05 times the width of the narrowest interval of the domain."""
-    return ThreatModel(domain, *default_radii(domain))
+    """Radii 0.1 and 0.05 times the width of the narrowest interval of the domain; the margin is the base's to say."""
+    return ThreatModel(domain, *default_radii(domain), margin_from=OWN_ERRORS)
 
 
 def _amount(name: str, value: object, path: Path) -> Fraction:
@@ -130,6 +136,8 @@ def load_threat_model(path: Path, model: ThreatModel) -> ThreatModel:
             text = f"{path}: unknown member {name!r}; known are {', '.join(sorted(known))}"
             raise RepairInputError(text)
         values[name] = _value(name, value, path)
+    if "margin" in values:
+        values.setdefault("margin_from", GIVEN)
     return replace(model, **values)  # type: ignore[arg-type] # each value was given its member's type
 
 

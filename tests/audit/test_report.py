@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import struct
-import subprocess
 import zlib
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -44,6 +42,7 @@ ALLOWED = {
     *("h1", "h2", "h3", "p", "b", "span", "bdi", "ul", "li", "pre", "code"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"),
     *("svg", "g", "path", "rect", "image"),
+    *("nav", "ol", "a"),
 }
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -174,7 +173,7 @@ CONTENT = [
     ("the label of a class claim", ["never answers label 8"]),
     ("counts, arithmetic and method", ["59,000", "58,999", "float32 program", "exact comparisons", "Already wrong"]),
     ("a conflict in words", ["Proved except 1 conflict", "could not tell apart"]),
-    ("what is never said", ["weights of the base network are unchanged", "not an (epsilon, delta) guarantee", "bf16"]),
+    ("what is never said", ["influence was removed from the weights", "not an (epsilon, delta) guarantee", "bf16"]),
     ("non-claims of the certificate", ["The weights still depend on the record."]),
     ("answers per record", ["No longer answered", "row 2 column 2 at least 0.25", "row 3 column 5 at most 0.5"]),
     ("both edges", ["row 8 column 8 from 0.75 to 1"]),
@@ -201,15 +200,18 @@ def test_the_report_says(sentence, parts):
 
 def test_sections_stand_in_their_order():
     document = render_report(DATA)
-    order = ["VERDICT: ", "What was asked", "What is claimed", "What this does not say", "The forgotten records"]
-    order += [
-        "Before and after",
-        "Measurements",
-        "Parameters",
-        "Identity",
-        "The checks that were made",
-        "check this again",
-    ]
+    order = [
+        "VERDICT: ", "Who signed", "What was examined", "When", "What was asked", "What is claimed", "What can still go wrong",
+        "What this does not say", "How long it holds", "How to check this again", "Measurements", "The forgotten records",
+        "Before and after", "Parameters of the patch", "The checks that were made",
+    ]  # fmt: skip
+    found = re.findall(r"<h2[^>]*>([^<]*)</h2>", document[document.index("</nav>") :])
+    assert len(found) == len(order) - 1
+    assert [name.startswith(begin) for name, begin in zip(found, order[1:], strict=True)] == [True] * len(found)
+    contents = re.findall(r'<a href="#([a-z]+)">([^<]*)</a>', document)
+    assert [name for _, name in contents] == found
+    assert [name for name, _ in contents] == re.findall(r'<section id="([a-z]+)" aria-labelledby="\1-title">', document)
+    order = ["VERDICT: ", *(f">{name}</h2>" for name in found)]
     places = [document.index(part) for part in order]
     assert places == sorted(places)
 
@@ -433,7 +435,8 @@ def test_nothing_is_loaded_and_nothing_runs():
     assert {name for name, _ in found.elements} <= ALLOWED
     links = [value for _, a in found.elements for key, value in a.items() if key in {"href", "src", "xlink:href"}]
     assert links
-    assert all(link.startswith("data:image/png;base64,") for link in links)
+    within = {f"#{a['id']}" for _, a in found.elements if "id" in a}
+    assert all(link.startswith("data:image/png;base64,") or link in within for link in links)
     policies = [a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
@@ -770,48 +773,6 @@ def test_values_outside_the_unit_interval_set_the_scale():
     wide.x[0, 5] = -3.0
     assert from_files().pixel_range == (0.0, 1.0)
     assert from_files(forget=wide).pixel_range == (-3.0, 1.0)
-
-
-# --- a real browser ---
-
-
-def chromium(tmp_path, *arguments):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    done = subprocess.run(
-        [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", *arguments],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "data", [DATA, hostile_data(HOSTILE[1]), replace(DATA, verdict=REJECTED)], ids=["plain", "hostile", "rejected"]
-)
-def test_a_browser_renders_and_prints_it(tmp_path, data):
-    page, printed = tmp_path / "report.html", tmp_path / "report.pdf"
-    write_report(page, data)
-    dom, complaints = chromium(tmp_path, "--dump-dom", page.as_uri())
-    assert complaints == []
-    assert dom.decode().count("<table") == render_report(data).count("<table")
-    assert dom.decode().count("<h2") == render_report(data).count("<h2")
-    _, complaints = chromium(tmp_path, f"--print-to-pdf={printed}", page.as_uri())
-    assert complaints == []
-    assert printed.read_bytes().startswith(b"%PDF-")
-    assert len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) >= 2
-
-
-@pytest.mark.slow
-def test_the_browser_would_complain_about_a_script(tmp_path):
-    page = tmp_path / "report.html"
-    page.write_text(render_report(DATA).replace("</body>", "<script>alert(1)</script></body>"))
-    _, complaints = chromium(tmp_path, "--dump-dom", page.as_uri())
-    assert any("Content Security Policy" in line for line in complaints)
 
 
 def test_onnx_is_the_version_that_is_meant():

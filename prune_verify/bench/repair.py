@@ -1,8 +1,8 @@
 """``prune-verify bench repair``: what each family of patches is worth, beside retraining, REASSURE and other baselines.
 
 Everything is measured on the files that a user would deploy, through onnxruntime; what is proved comes from the
-verdict of ``verify``. Times that are compared are of one run on one machine. Digits always; MNIST, and any other set
-of records as ``train.npz`` and ``test.npz``, from the folder that ``--data`` names.
+verdict of ``verify``. Times that are compared are of one run on one machine. Digits always, MNIST from the folder that
+``--data`` names, and records of one's own (``--train``, ``--test``).
 
 Source: MATHS 7 (figures to beat).
 """
@@ -19,94 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from prune_verify.bench_chain import BenchError, Chain, Links, Task, accuracy_of, answers_of, timed
+from prune_verify.bench.chain import BenchError, Chain, Task, UnmetError, answers_of, timed
+from prune_verify.bench.own_data import OwnData
+from prune_verify.bench.repair_families import baselines, copies, dense, families, told
+from prune_verify.bench.repair_rows import SEED, Bench, Cells, Say, measured, proved
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from prune_verify.measure.datasets import DataSet
 
-__all__ = ["Bench", "Cells", "measured", "proved", "run_bench_repair"]
+__all__ = ["run_bench_repair"]
 
-Say = Callable[[str], None]
-Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-Cells = dict[str, object]
-Section = Callable[["Bench", Chain, Say], Iterable[Cells]]
-SEED = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """A trained network, its data, and how large the runs are.
-
-    Args:
-        task: base network and rows.
-        network: the same network in torch.
-        data: the same rows.
-        make: builds it untrained.
-        epochs: that it was trained for.
-        seconds: that training it again took.
-        counts: forgotten records at record level.
-        forgotten_class: at class level.
-        image: height and width of a row; None for tables.
-        few: records that the dearer methods are run on.
-        radii: forget and retained radius of gates behind ReLUs.
-
-    """
-
-    task: Task
-    network: nn.Sequential
-    data: DataSet
-    make: Callable[[], nn.Sequential]
-    epochs: int
-    seconds: float
-    counts: tuple[int, ...]
-    forgotten_class: int
-    image: tuple[int, int] | None
-    few: int
-    radii: tuple[str, str] = ("0.004", "0.002")
-
-    def split(self, forget: int, most: int | None = None) -> dict[str, Labels]:
-        """Rows to forget, and all the others (or so many) that equal none of them."""
-        order = np.random.default_rng(SEED).permutation(len(self.task.y))
-        chosen = np.sort(order[:forget])
-        twins = {self.task.x[row].tobytes() for row in chosen}
-        kept = [int(row) for row in np.sort(order[forget:][:most]) if self.task.x[row].tobytes() not in twins]
-        return {"forget": chosen, "retain": np.array(kept)}
-
-
-def proved(links: Links, kind: str) -> str:
-    """Records of a kind of claim that are proved in every arithmetic, of records in all.
-
-    Raises:
-        BenchError: there is no such claim.
-
-    """
-    found = [claim for claim in links.claims if claim["kind"] == kind]
-    if not found:
-        message = f"{links.folder}: expected a claim of kind {kind}, found none"
-        raise BenchError(message)
-    return f"{min(int(claim['proved']) for claim in found)}/{found[0]['total']}"
-
-
-def measured(bench: Bench, links: Links, forget: Labels) -> Cells:
-    """What every family is asked on its deployed file."""
-    base, patched = links.folder / "base.onnx", links.folder / "patched.onnx"
-    answers = answers_of(patched, bench.task.x[forget]).argmax(axis=1)
-    share = (patched.stat().st_size - base.stat().st_size) / base.stat().st_size
-    return {
-        "forget accuracy %": round(100 * float((answers == bench.task.y[forget]).mean()), 2),
-        "base %": round(100 * accuracy_of(base, bench.task), 2),
-        "after %": round(100 * accuracy_of(patched, bench.task), 2),
-        "conflicts": max((int(c["conflict"]) for c in links.claims), default=0),
-        "bytes per point %": round(100 * share / max(1, len(forget)), 3),
-        "certify s": round(links.certify.seconds, 1),
-        "verify s": round(links.verify.seconds, 1),
-        "verdict": links.ended,
-    }
+_TABLE = ("--radius", "0.002", "--retained-radius", "0.001")  # 0.1 of a column holds hundreds of people
+Section = Callable[[Bench, Chain, Say], Iterable[Cells]]
 
 
 def _records(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
@@ -114,7 +39,7 @@ def _records(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     for count in bench.counts:
         say(f"{bench.task.name}: {count} records")
         sets = bench.split(count)
-        links = chain.run(f"{bench.task.name}-records-{count}", bench.task, sets)
+        links = chain.run(f"{bench.task.name}-records-{count}", bench.task, sets, bench.task.options)
         yield {
             "data": bench.task.name,
             "records": count,
@@ -144,7 +69,16 @@ def _classes(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
         *("--family", "learned", "--concept", "--margin", "0.5"),
         *("--radius", "0.02", "--retained-radius", "0.01"),
     )
-    found, spent = chain.repair_only(folder, bench.task, {"forget": of, "retain": others}, options)
+    try:
+        found, spent = chain.repair_only(folder, bench.task, {"forget": of, "retain": others}, options)
+    except UnmetError as error:
+        yield {
+            "data": bench.task.name,
+            "class": label,
+            "family": "learned",
+            "verdict": f"repair, exit 3: {error}"[:200],
+        }
+        return
     yield _class_row(
         bench,
         folder,
@@ -169,6 +103,10 @@ def _class_row(bench: Bench, folder: Path, family: str, more: Cells) -> Cells:
     }
 
 
+def _unmet(error: UnmetError) -> str:
+    return f"repair, exit 3: {error}"[:200]
+
+
 def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     """Requests of one record each onto more and more earlier ones: what the next one costs."""
     order = np.random.default_rng(SEED).permutation(len(bench.task.y))
@@ -179,7 +117,7 @@ def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     base.write_bytes(bench.task.base)
     np.savez(retain, x=bench.task.x[order[most:]], y=bench.task.y[order[most:]])
     live, before = 0, ["--stream"]
-    for upto in (most // 10, most // 2, most - 2):
+    for upto in (9, most // 2 - 1, most - 1):
         for count in (max(1, upto - live), 1):
             say(f"{bench.task.name}: {count} more requests onto {live}")
             new, out = folder / f"{live}.npz", folder / f"out-{live + count}"
@@ -214,19 +152,16 @@ def _streams(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
                 }
 
 
-def _sections() -> dict[str, Section]:
-    from prune_verify.bench_repair_families import baselines, copies, dense, families, told
-
-    return {
-        "records": _records,
-        "classes": _classes,
-        "streams": _streams,
-        "one point: REASSURE and ours": dense,
-        "copies": copies,
-        "families": families,
-        "disclosure": told,
-        "baselines": baselines,
-    }
+_SECTIONS: dict[str, Section] = {
+    "records": _records,
+    "classes": _classes,
+    "streams": _streams,
+    "one point: REASSURE and ours": dense,
+    "copies": copies,
+    "families": families,
+    "disclosure": told,
+    "baselines": baselines,
+}
 
 
 @dataclass(frozen=True)
@@ -238,6 +173,8 @@ class _Size:
     counts: tuple[int, ...]
     few: int
     image: tuple[int, int] | None
+    options: tuple[str, ...] = ()
+    radii: tuple[str, str] = ("0.004", "0.002")
 
 
 def _bench(name: str, data: DataSet, size: _Size, say: Say) -> Bench:
@@ -248,7 +185,8 @@ def _bench(name: str, data: DataSet, size: _Size, say: Say) -> Bench:
     say(f"training on {name}")
     network = train(lambda: small_mlp(size.widths), data, epochs=size.epochs, seed=SEED)
     again = retrain(lambda: small_mlp(size.widths), Rows(data.train_x, data.train_y), epochs=size.epochs, seed=SEED)
-    task = Task(name, export_onnx(network, data.train_x), data.train_x, data.train_y, data.test_x, data.test_y)
+    sets = data.train_x, data.train_y, data.test_x, data.test_y
+    task = Task(name, export_onnx(network, data.train_x), *sets, size.options)
     return Bench(
         task,
         network,
@@ -260,25 +198,24 @@ def _bench(name: str, data: DataSet, size: _Size, say: Say) -> Bench:
         min(5, int(data.train_y.max())),
         size.image,
         size.few,
+        size.radii,
     )
 
 
-def _benches(data: Path | None, say: Say, *, quick: bool) -> Iterator[Bench]:
-    """Digits, and MNIST and other records from a folder."""
-    from prune_verify.measure.datasets import DataSet, digits, mnist
+def _benches(data: Path | None, own: OwnData | None, say: Say, *, quick: bool) -> Iterator[Bench]:
+    """Digits, MNIST from a folder, and records of one's own."""
+    from prune_verify.measure.datasets import digits, mnist
 
-    yield _bench("digits", digits(), _Size((64, 64, 32, 10), 60, (5, 20, 80), 5, (8, 8)), say)
-    if data is None:
-        return
-    if (data / "mnist").is_dir():
+    yield _bench("digits", digits(), _Size((64, 64, 32, 10), 60, (5, 20, 80), 20, (8, 8), radii=("0.02", "0.01")), say)
+    if data is not None:
         counts = (100,) if quick else (100, 200, 300, 500, 1000)
         size = _Size((784, 256, 256, 10), 4, counts, 5 if quick else 20, (28, 28))
         yield _bench("mnist", mnist(data / "mnist"), size, say)
-    if (data / "train.npz").is_file():
-        with np.load(data / "train.npz") as one, np.load(data / "test.npz") as two:
-            own = DataSet(data.name, one["x"], one["y"], two["x"], two["y"])
-        widths = (int(np.prod(own.train_x.shape[1:])), 64, 32, int(own.train_y.max()) + 1)
-        yield _bench(data.name, own, _Size(widths, 20, (5, 20), 5, None), say)
+    if own is not None:
+        found, image = own.load()
+        widths = (found.train_x.shape[1], 64, 32, int(max(found.train_y.max(), found.test_y.max())) + 1)
+        size = _Size(widths, 20, (5, 20), 5, image, _TABLE if own.table else ())
+        yield _bench(found.name, found, size, say)
 
 
 def _table(rows: Sequence[Cells]) -> list[str]:
@@ -303,12 +240,13 @@ def _written(out: Path, tables: dict[str, list[Cells]]) -> None:
 
 
 def run_bench_repair(
-    data: Path | None, *, quick: bool, out: Path | None, say: Say
+    data: Path | None, own: OwnData | None = None, *, quick: bool, out: Path | None, say: Say
 ) -> tuple[int, str, dict[str, object]]:
     """Measure every family, and what it is compared with.
 
     Args:
-        data: folder with mnist/, or with train.npz and test.npz (``x`` in [0, 1], ``y``); digits only when None.
+        data: folder with mnist/; without MNIST when None.
+        own: further records, with values in [0, 1].
         quick: fewer records.
         out: where tables and plots go; only printed when None.
         say: sink for progress lines.
@@ -323,8 +261,8 @@ def run_bench_repair(
     tables: dict[str, list[Cells]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         chain = Chain(Path(temporary))
-        for bench in _benches(data, say, quick=quick):
-            for name, section in _sections().items():
+        for bench in _benches(data, own, say, quick=quick):
+            for name, section in _SECTIONS.items():
                 for row in section(bench, chain, say):
                     tables.setdefault(name, []).append(row)
     lines = [f"repair on {os.cpu_count()} cores; every verb a process of its own, start-up included in wall seconds"]
@@ -333,7 +271,7 @@ def run_bench_repair(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _written(out, tables)
-        from prune_verify.bench_repair_plots import draw
+        from prune_verify.bench.plots import draw
 
         lines += ["", *draw(tables, out)]
     return 0, "\n".join(lines), {"tables": tables}

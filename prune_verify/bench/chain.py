@@ -28,6 +28,7 @@ __all__ = [
     "Cost",
     "Links",
     "Task",
+    "UnmetError",
     "accuracy_of",
     "answers_of",
     "latency_of",
@@ -39,10 +40,15 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 _MEBI = 2**20
 BATCHES = (1, 256)
+_UNMET = 3
 
 
 class BenchError(Exception):
     """A verb did not end as it must, or data are missing; the message says which."""
+
+
+class UnmetError(BenchError):
+    """``repair`` says that the threat model cannot be met (exit 3); the message is what it says."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,7 @@ class Chain:
             demanded: a member of the policy and the TOML value it is to have; as it is where that is empty.
 
         Raises:
+            UnmetError: repair ended with 3.
             BenchError: a verb ended otherwise than with success, a proof that is lacking, or a demand that is not met.
 
         """
@@ -192,6 +199,7 @@ class Chain:
             What ``repair --json`` said, and its cost.
 
         Raises:
+            UnmetError: it ended with 3.
             BenchError: it did not end with success.
 
         """
@@ -203,6 +211,8 @@ class Chain:
             np.savez(out / f"{which}.npz", x=task.x[rows], y=task.y[rows])
             both += [f"--{which}", out / f"asked-{which}.npz"]
         cost, code, said = timed(["repair", out / "base.onnx", *both, *options, "--out", out, "--json"])
+        if code == _UNMET:
+            raise UnmetError(json.loads(said)["error"])
         if code:
             raise BenchError(f"repair {out.name} ended with {code}: {said[:400]}")
         return json.loads(said), cost

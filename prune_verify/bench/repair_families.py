@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prune_verify.bench_chain import Chain, accuracy_of, answers_of
-from prune_verify.bench_repair import SEED, Bench, Cells, Labels, measured, proved
+from prune_verify.bench.chain import Chain, UnmetError, accuracy_of, answers_of
+from prune_verify.bench.repair_rows import SEED, Bench, Cells, Labels, Say, measured, proved
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.patch_json import parse_patch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["baselines", "copies", "dense", "families", "told"]
 
-Say = Callable[[str], None]
+Options = tuple[str | Path, ...]
 _POINTS = 5
 _SOME_RETAINED = 2000
 _SMALLEST = Fraction(1, 10**6)
@@ -40,6 +40,12 @@ def _model(radius: Fraction | str, retained: Fraction | str) -> ThreatModel:
     from prune_verify.repair.threat_model import ThreatModel
 
     return ThreatModel(Domain((Fraction(0),), (Fraction(1),)), Fraction(radius), Fraction(retained))
+
+
+def _asked(bench: Bench) -> tuple[str, str]:
+    """Forget and retained radius of gates at the input."""
+    asked = bench.task.options
+    return (asked[1], asked[3]) if asked else ("0.1", "0.05")
 
 
 def dense(bench: Bench, _chain: Chain, say: Say) -> Iterator[Cells]:
@@ -59,7 +65,7 @@ def dense(bench: Bench, _chain: Chain, say: Say) -> Iterator[Cells]:
         theirs = dense_patch(bench.network, x.reshape(-1), target, margin=0.1)
         start = time.monotonic()
         one = LabelledRows(x[np.newaxis], bench.task.y[row : row + 1])
-        ours = repair_box(base.network, one, retain, _model("0.1", "0.05"))
+        ours = repair_box(base.network, one, retain, _model(*_asked(bench)))
         seconds = time.monotonic() - start
         if turn == 0:
             continue
@@ -150,24 +156,33 @@ def families(bench: Bench, chain: Chain, say: Say) -> Iterator[Cells]:
     others = chain.folder / f"{bench.task.name}-others.npz"
     np.savez(others, x=bench.task.test_x, y=bench.task.test_y)
     tiny = ("--radius", _decimal(max(reach, _SMALLEST)), "--retained-radius", _decimal(max(reach / 2, _SMALLEST)))
-    for name, options, kinds in (
+    held: Options = ("--redirect", "non-member", "--non-members", others, *bench.task.options)
+    rows: tuple[tuple[str, Options, tuple[str, ...]], ...] = (
         ("linear-region", ("--family", "linear-region", *tiny), ("forget", "retain_close", "minimality")),
         (
             "learned",
             ("--family", "learned", "--radius", "0.02", "--retained-radius", "0.01"),
             ("forget", "retain_close"),
         ),
-        ("non-member", ("--redirect", "non-member", "--non-members", others), ("band", "retain_exact")),
-    ):
+        ("non-member", held, ("band", "retain_exact")),
+    )
+    for name, options, kinds in rows:
         say(f"{bench.task.name}: {name}")
         demanded = "required_for_records", json.dumps(list(kinds))
-        links = chain.run(f"{bench.task.name}-{name}", bench.task, sets, options, demanded)
-        yield {
+        common = {
             "data": bench.task.name,
             "family": name,
             "records": _POINTS,
             "retained": len(sets["retain"]),
-            "radius": options[options.index("--radius") + 1] if "--radius" in options else "0.1",
+            "radius": str(options[options.index("--radius") + 1]) if "--radius" in options else "0.1",
+        }
+        try:
+            links = chain.run(f"{bench.task.name}-{name}", bench.task, sets, options, demanded)
+        except UnmetError as error:
+            yield {**common, "verdict": f"repair, exit 3: {str(error)[:160]}"}
+            continue
+        yield {
+            **common,
             "repair s": round(links.repair.seconds, 1),
             **{f"{kind} proved": proved(links, kind) for kind in kinds},
             **measured(bench, links, sets["forget"]),

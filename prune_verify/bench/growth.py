@@ -14,9 +14,9 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.bench_chain import BATCHES, BenchError, Chain, Cost, Task, accuracy_of, latency_of
+from prune_verify.bench.chain import BATCHES, BenchError, Chain, Cost, Task, accuracy_of, latency_of
 
-__all__ = ["BenchError", "run_bench"]
+__all__ = ["run_bench_chain"]
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float32]
@@ -195,13 +195,12 @@ def _growth(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def run_bench(
-    what: str, *, data: Path | None, quick: bool, out: Path | None, say: Say
+def run_bench_chain(
+    data: Path | None, *, quick: bool, out: Path | None, say: Say
 ) -> tuple[int, str, dict[str, object]]:
     """Measure the chain.
 
     Args:
-        what: ``chain``, ``check``, ``prove``, ``claims`` or ``repair``.
         data: folder with mnist/ and adult/; digits only when None.
         quick: smaller sizes.
         out: where files go; a temporary folder by default.
@@ -214,23 +213,6 @@ def run_bench(
         BenchError: a verb failed, or data are missing.
 
     """
-    if what == "check":
-        from prune_verify.bench_check import run_bench_check
-
-        if data is None or not (data / "vnncomp").is_dir():
-            raise BenchError("bench check needs --data with a folder vnncomp/ in it")
-        return run_bench_check(data, quick=quick, say=say)
-    if what in ("prove", "claims"):
-        from prune_verify.bench_prove import run_bench_claims, run_bench_prove
-
-        needed, run = ("vnncomp", run_bench_prove) if what == "prove" else ("mnist", run_bench_claims)
-        if data is None or not (data / needed).is_dir():
-            raise BenchError(f"bench {what} needs --data with a folder {needed}/ in it")
-        return run(data, quick=quick, out=out, say=say)
-    if what == "repair":
-        from prune_verify.bench_repair import run_bench_repair
-
-        return run_bench_repair(data, quick=quick, out=out, say=say)
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +223,7 @@ def run_bench(
             rows.append(_measured(chain, task, (forget, retain), place, say))
             say(HEADER + "\n" + rows[-1].text())
     lines = [
-        f"{what} on {os.cpu_count()} cores; seconds and peak MiB per process; first MiB column: repair and certify",
+        f"chain on {os.cpu_count()} cores; seconds and peak MiB per process; first MiB column: repair and certify",
         HEADER,
         *(row.text() for row in rows),
         "growth between the ends of each series (start-up of the interpreter included):",
