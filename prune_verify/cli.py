@@ -272,13 +272,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_certify(parser: argparse.ArgumentParser) -> None:
+    from prune_verify.certify.committed import add_committed
+
     _add_sources(parser)
-    parser.add_argument(
-        "--commitment", type=Path, metavar="C.commitment.json", help="made before training (prune-verify commit): "
-        "shows that forget and retained set are the training set; with --commitment-openings and --training"
-    )  # fmt: skip
-    parser.add_argument("--commitment-openings", type=Path, metavar="C.openings.json", help="what opens it")
-    parser.add_argument("--training", metavar="RECORDS", help="the training set as it was committed, in its order")
+    add_committed(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
     parser.add_argument(

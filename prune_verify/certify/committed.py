@@ -12,6 +12,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.checker.commitment import (
@@ -25,7 +26,7 @@ from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.records import Records, canonical_records, load_records, value_keys
 
-__all__ = ["Committed", "committed_sets", "training_opening"]
+__all__ = ["Committed", "add_committed", "committed_sets", "training_opening"]
 
 _MOST_BYTES = 2**26
 _SHOWN = 5
@@ -43,6 +44,19 @@ class Committed:
 
     payload: bytes
     opening: TrainingOpening
+
+
+def add_committed(parser: argparse.ArgumentParser) -> None:
+    """The options of ``certify`` that name a commitment."""
+    parser.add_argument(
+        "--commitment",
+        type=Path,
+        metavar="C.commitment.json",
+        help="made before training (prune-verify commit): show that forget and retained set together are the training "
+        "set; with --commitment-openings and --training",
+    )
+    parser.add_argument("--commitment-openings", type=Path, metavar="C.openings.json", help="what opens it")
+    parser.add_argument("--training", metavar="RECORDS", help="the training set as it was committed, in its order")
 
 
 def committed_sets(options: argparse.Namespace, forget: Records | None, retain: Records | None) -> Committed | None:
