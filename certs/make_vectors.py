@@ -44,6 +44,7 @@ GROUPS = [
     Group("gates at hidden outputs", "base/hidden", sites.HIDDEN_CASES, sites.NOTES),
     Group("gates that hold margins", "base/held", sites.HELD_CASES, {}),
     Group("shifts", "base/shift", sites.SHIFT_CASES, {}),
+    Group("shifts that open together", "base/shift", sites.TOGETHER_CASES, {}),
     Group("training sets and receipts", "base/records", commitments.CASES, commitments.NOTES, commitments.COMMAND),
     Group("receipts without a training set", "base/records", commitments.WITHOUT_CASES, {}),
 ]

@@ -331,6 +331,21 @@ def fewest(forget: list, retain: list, weights: list, radius: Fraction, cover: i
     return max(0, ceil(cover * total - sum(max(Fraction(0), load - 1) for load in loads)))
 
 
+def covers(gate: Gate, forget: list, retain: list, radius: Fraction, cover: int, retained: Fraction) -> bool:
+    """4.9: every retained ball that ``cover`` coordinates separate from the hull is separated so often from the box."""
+    for row in retain:
+        high = [max(values) + radius for values in zip(*forget, strict=True)]
+        low = [min(values) - radius for values in zip(*forget, strict=True)]
+        hull = sum(x - retained > b or x + retained < a for x, a, b in zip(row, low, high, strict=True))
+        box = sum(
+            (top is not None and row[j] - retained > top) or (bottom is not None and row[j] + retained < bottom)
+            for j, bottom, top in gate.box
+        )
+        if hull >= cover > box:
+            return False
+    return True
+
+
 # --- 5.1 interval pass ---
 
 

@@ -186,7 +186,7 @@ def hold_conditions(form: Form, spread: Fraction, magnitude: Fraction, rounding:
 def least_shifts(form: Form, base: Graph, points: list, rows: list, radius: Fraction, margin: Fraction) -> list:
     """4.10 with D = [0, 1]: for each gate whether it is proved; ``rows`` are (values, label), all rationals."""
     found = []
-    for gate, records, shift, point in zip(form.gates, form.records, form.shifts, points, strict=True):
+    for place, (gate, records, point) in enumerate(zip(form.gates, form.records, points, strict=True)):
         finite = all(abs(v) <= FLT_MAX for v in point)
         if not finite or not records or records[0] >= len(rows) or rows[records[0]][1] != gate.label:
             found.append(False)
@@ -199,8 +199,26 @@ def least_shifts(form: Form, base: Graph, points: list, rows: list, radius: Frac
         z = known.low[base.output]
         rival = max(v for j, v in enumerate(z) if j != gate.label)
         need = (z[gate.label] - rival + margin) / 2
-        found.append(inside and need >= max(abs(Fraction(v)) for v in shift) * Fraction(1023, 1024))
+        found.append(inside and need >= greatest_added(form, base, place, centre, radius) * Fraction(1023, 1024))
     return found
+
+
+def greatest_added(form: Form, base: Graph, place: int, centre: list, radius: Fraction) -> Fraction:
+    """4.10: what a gate and all others that 4.2 does not close on the ball add to one logit at most."""
+    known = Enclosures(base, "real")
+    box = [max(c - radius, Fraction(0)) for c in centre], [min(c + radius, Fraction(1)) for c in centre]
+    for index in range(max(form.sites) + 1):
+        known.append(index, box)
+    low, high = ([v for i in form.sites for v in ends[i]] for ends in (known.low, known.high))
+    sums = [Fraction(0)] * form.labels
+    for other, (gate, shift) in enumerate(zip(form.gates, form.shifts, strict=True)):
+        away = Fraction(0)
+        for j, bottom, top in gate.box:
+            away += 0 if top is None else max(Fraction(0), low[j] - Fraction(top))
+            away += 0 if bottom is None else max(Fraction(0), Fraction(bottom) - high[j])
+        if other == place or away < 1 / Fraction(gate.gamma):
+            sums = [total + abs(Fraction(v)) for total, v in zip(sums, shift, strict=True)]
+    return max(sums)
 
 
 def read_points(data: bytes, size: int) -> list:

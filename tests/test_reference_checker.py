@@ -14,14 +14,14 @@ import pytest
 from certs.vectors.run import materialise
 from prune_verify.checker import interval, relaxation
 from prune_verify.checker.bounded_claims import decide_bounded
-from prune_verify.checker.claim import LabelledRows, Problem
+from prune_verify.checker.claim import Claim, LabelledRows, Problem
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.goals import Goals, decide_goals
 from prune_verify.checker.load_onnx import load_network
-from prune_verify.checker.minimality import separable
+from prune_verify.checker.minimality import UNIT, decide_minimality, emit_weights, separable
 from prune_verify.checker.network import Network, Node
-from prune_verify.checker.patch import Gate, Interval
+from prune_verify.checker.patch import Gate, Interval, JointPatch
 from prune_verify.checker.patch_json import parse_patch
 from prune_verify.checker.proof import Proof, emit
 from prune_verify.checker.rebuild import build
@@ -241,6 +241,29 @@ def test_weights_of_minimality(seed: int) -> None:
         if not apart[i].any():
             with pytest.raises(reference.RefusedError):
                 reference.fewest(*rows, [(i, 1)], radius, 1, retained)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gates_among_those_that_they_are_compared_with(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    forget, retain = rng.uniform(0.3, 0.7, (1, 4)).astype(F32), rng.uniform(0, 1, (6, 4)).astype(F32)
+    radius, retained, domain = Fraction("0.1"), Fraction("0.05"), Domain((Fraction(0),), (Fraction(1),))
+    base, reach = mlp(1, 4, 5, 2), F32(0.1 + 2.0**-20)
+    for chosen in ((0,), (1, 3), (0, 1, 2, 3)):
+        box = [(j, float(forget[0, j] - reach), float(forget[0, j] + reach)) for j in chosen]
+        gate = Gate(0, F32(100), tuple(Interval(j, F32(a), F32(b)) for j, a, b in box), (0,))
+        patch = JointPatch(2, (), F32(1), F32(1), F32(1), (gate,))
+        rows = LabelledRows(forget, np.zeros(1, np.int64)), LabelledRows(retain, np.ones(6, np.int64))
+        problem = Problem(base, build(base, patch), patch, domain, *rows)
+        exact = [[[Fraction(float(v)) for v in row] for row in part] for part in (forget, retain)]
+        apart = separable(forget, retain, radius, retained)
+        for cover in (1, 2):
+            weights = tuple((r, UNIT * 4) for r in range(6) if apart[r].sum() >= cover)[:1]
+            claim = Claim("minimality", REAL, "covering-dual", radius=radius, cover=(cover, retained))
+            proved = decide_minimality(problem, claim, emit_weights([weights]), "p").proved
+            enough = bool(weights) and len(chosen) <= reference.fewest(*exact, weights, radius, cover, retained)
+            other = reference.Gate(0, Fraction(100), box)
+            assert bool(proved) == (enough and reference.covers(other, *exact, radius, cover, retained))
 
 
 @pytest.mark.parametrize("name", ["digits-records", "digits-records-and-class"])

@@ -315,6 +315,16 @@ def _raised(factor: float, margin: str | None = None, radius: str | None = None)
     return build
 
 
+def _twice(unknowns: tuple[int, ...] = ()) -> Build:
+    """The first gate twice, deployed, with its point twice; claim M as said."""
+    said = {"total": 5, "proved": 5 - len(unknowns), "unknown": len(unknowns)}
+    counts = dict.fromkeys(("provedByBound", "refuted", "conflict", "alreadyWrong"), 0) | said
+    again = _deployed(
+        lambda p: replace(p, gates=(*p.gates, p.gates[0]), shifts=np.concatenate([p.shifts, p.shifts[:1]]))
+    )
+    return _both(_both(again, _points(lambda p: [*p, p[0]])), _claims(4, counts=counts, unknowns=list(unknowns)))
+
+
 _COUNTS = "predicate/claims/C{}/counts"
 _M = "predicate/claims/C5"
 _C5 = "evidence/C5.proof"
@@ -394,6 +404,10 @@ SHIFT_CASES = [
     Case("OtherTerms", "a delta of a claim that a label is forgotten", _claims(0, delta="0.0000001"), refused("PROOF", "predicate/claims/C1/delta")),
     Case("OtherTerms", "a margin of a claim that logits stay close", _claims(2, margin="100"), refused("PROOF", "predicate/claims/C3/margin")),
     Case("LeastShift", "the method of boxes", _claims(4, method="covering-dual", cover={"count": 1, "retainedRadius": "0.001953125"}), refused("PROOF", "patch.json/family")),
+]  # fmt: skip
+TOGETHER_CASES = [
+    Case("LeastShift", "the same gate twice, each the least for its record, and twice as much together", _twice(), refused("PROOF", f"{_M}/counts")),
+    Case("LeastShift", "the same gate twice, and the statement says that neither is shown to be least", _twice((0, 4)), undecided("UNKNOWN")),
 ]  # fmt: skip
 
 NOTES = {

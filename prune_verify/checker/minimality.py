@@ -1,8 +1,9 @@
 """Rule M: no gate of the patch could have fewer intervals, by the dual of a covering problem.
 
-In words: every box on the graph input that holds the balls of a gate's forget records (as the gate does), and from
-which each retained ball is separated in at least ``cover`` coordinates (retained balls that no ``cover`` coordinates
-can separate do not count), has at least as many intervals as the gate has.
+In words: the gate's box on the graph input holds the balls of its forget records, all of its label, and each retained
+ball is separated from it in at least ``cover`` coordinates (retained balls that no ``cover`` coordinates can separate
+do not count); and every box of which this is true has at least as many intervals. Without the first half a gate with
+needless intervals would be the smallest one for a cover that it does not have (T5, T25).
 
 Proof. Coordinate j can separate retained ball r only if the ball's interval there and the hull H_j of the forget balls'
 intervals are disjoint: a_rj = 1, else 0. A box with the set S of coordinates has sum over j in S of a_rj >= cover for
@@ -38,6 +39,7 @@ __all__ = ["UNIT", "decide_minimality", "emit_weights", "separable"]
 UNIT = 2**20
 FORMAT_VERSION = 1
 _MOST_BYTES = 2**26
+_ROWS = 4096  # retained records looked at together
 
 Weights = tuple[tuple[int, int], ...]
 Bools = npt.NDArray[np.bool_]
@@ -84,14 +86,35 @@ def separable(forget: Floats, retain: Floats, radius: Fraction, retained: Fracti
     return clear
 
 
+def _covers(problem: Problem, claim: Claim, gate: Gate) -> bool:
+    """Whether the gate is one of the boxes that it is compared with: it holds its balls and leaves out what it can."""
+    if claim.cover is None or claim.radius is None:
+        return False
+    (cover, retained), radius = claim.cover, claim.radius
+    forget, rows, listed = problem.rows("forget"), problem.rows("retain").flat(), list(gate.records)
+    flat = forget.flat()
+    holds = all(gate_open(gate, flat[record], radius, problem.domain) for record in listed)
+    if not holds or (forget.y[listed] != gate.label).any():
+        return False
+    read = [interval.coordinate for interval in gate.intervals]
+    ends = [[-np.inf if i.low is None else i.low for i in gate.intervals]]
+    ends += [[np.inf if i.high is None else i.high for i in gate.intervals]]
+    box = np.array(ends, dtype=np.float32)
+    for start in range(0, len(rows), _ROWS):
+        part = rows[start : start + _ROWS]
+        left = part[separable(box, part[:, read], Fraction(0), retained).sum(axis=1) < cover]
+        if len(left) and (separable(flat[listed], left, radius, retained).sum(axis=1) >= cover).any():
+            return False
+    return True
+
+
 def _fewest(problem: Problem, claim: Claim, gate: Gate, weights: Weights, path: str) -> int:
     """The lower bound that the weights give for one gate."""
     if claim.cover is None or claim.radius is None:
         raise ProofError("claim minimality", "cover and radius", "numbers", "nothing")
     cover, retained = claim.cover
     flat = problem.rows("forget").flat()
-    holds = all(gate_open(gate, flat[record], claim.radius, problem.domain) for record in gate.records)
-    if not weights or not gate.records or not holds:
+    if not weights or not gate.records:
         return 0
     chosen = [record for record, _ in weights]
     apart = separable(flat[list(gate.records)], problem.rows("retain").flat()[chosen], claim.radius, retained)
@@ -141,6 +164,7 @@ def decide_minimality(problem: Problem, claim: Claim, data: bytes, path: str) ->
         where = f"{fields.place('gates')}/{place}"
         if max(gate.records, default=0) >= len(problem.rows("forget").y):
             raise ProofError(where, "records of the gate", "forget records", str(max(gate.records)))
-        if len(gate.intervals) > _fewest(problem, claim, gate, _weights(item, where, records), where):
+        fewest = _fewest(problem, claim, gate, _weights(item, where, records), where)
+        if len(gate.intervals) > fewest or not _covers(problem, claim, gate):
             unknowns.append(place)
     return Outcome(len(patch.gates), len(patch.gates) - len(unknowns), unknowns=tuple(unknowns))

@@ -1,7 +1,9 @@
 """Rule M for additive patches: on a forget ball no additive patch that forgets by the margin could shift less.
 
 In words: let a patch of the form N + P make label y lose by at least tau on the ball of a gate's record. Then somewhere
-on the ball some |P_j| is at least L, and the greatest number that this gate adds to a logit is at most L / (1 - 2^-10).
+on the ball some |P_j| is at least L, and the greatest number that the gates add to a logit on it is at most
+L / (1 - 2^-10): this gate and every other one that is not proved closed there count together, because two gates
+that open together would each be a least one and add twice as much.
 
 Proof. The evidence names a point x of the ball, cut to D. There some j has N_j + P_j >= N_y + P_y + tau, so that
 P_j - P_y >= N_y - m + tau with m the greatest other logit of the base, and one of |P_j|, |P_y| is at least half of it:
@@ -30,6 +32,7 @@ from prune_verify.checker.errors import MalformedInputError, ProofError, Unsuppo
 from prune_verify.checker.network import evaluate_exact
 from prune_verify.checker.patch import Gate, ShiftPatch
 from prune_verify.checker.rules import REAL
+from prune_verify.checker.sites import Reader
 
 __all__ = ["decide_shift_minimality", "emit_points"]
 
@@ -70,6 +73,23 @@ def _least(problem: Problem, claim: Claim, gate: Gate, point: Floats) -> Fractio
     return max((logits[gate.label] - best + claim.margin) / 2, Fraction(0))
 
 
+def _greatest(problem: Problem, claim: Claim, patch: ShiftPatch) -> list[Fraction]:
+    """For each gate the most that all gates together may add to one logit on the ball of its first record."""
+    rows, radius = problem.rows("forget"), claim.radius
+    firsts = np.array([next((r for r in g.records if r < len(rows.y)), 0) for g in patch.gates], dtype=np.int64)
+    if radius is None:
+        return [Fraction(0)] * len(firsts)
+
+    def closed(gate: Gate) -> npt.NDArray[np.bool_]:
+        reader = Reader(problem.base, patch.sites, (gate,), REAL, exact=problem.exact)
+        return reader.separate(lambda chosen: problem.domain.ball(rows.x[firsts[chosen]], radius), len(firsts)).closed
+
+    open_there = ~np.array([closed(gate) for gate in patch.gates]) | np.eye(len(firsts), dtype=np.bool_)
+    sizes = [[abs(Fraction(value)) for value in shift] for shift in patch.shifts.tolist()]
+    together = ([sizes[g] for g in np.flatnonzero(ball)] for ball in open_there.T)
+    return [max(sum(column, Fraction(0)) for column in zip(*added, strict=True)) for added in together]
+
+
 def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: str) -> Outcome:
     """Decide a claim M of a patch of family ``linear-region``.
 
@@ -80,7 +100,7 @@ def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: s
         path: its name, for errors.
 
     Returns:
-        How many gates are proved to shift no more than any additive patch has to, up to the factor.
+        On how many gates' balls the patch is proved to add no more than any additive patch has to, up to the factor.
 
     Raises:
         CheckError: the evidence is malformed, the patch is of another family, or the claim not over the reals.
@@ -102,6 +122,7 @@ def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: s
             fields.place("points"), "points", f"one for each of {len(patch.gates)} gates", str(len(listed))
         )
     unknowns, size = list[int](), int(np.prod(problem.base.input_shape))
+    greatest = _greatest(problem, claim, patch)
     for place, (gate, item) in enumerate(zip(patch.gates, listed, strict=True)):
         raw = parse_base64(item, f"{fields.place('points')}/{place}")
         if len(raw) != 4 * size:
@@ -109,11 +130,10 @@ def decide_shift_minimality(problem: Problem, claim: Claim, data: bytes, path: s
                 f"{fields.place('points')}/{place}", "point", f"{size} float32", f"{len(raw)} bytes"
             )
         point = np.frombuffer(raw, dtype="<f4").astype(np.float32)
-        greatest = Fraction(float(np.abs(patch.shifts[place]).max()))
         if not (
             np.isfinite(point).all()
             and _inside(problem, claim, gate, point)
-            and _least(problem, claim, gate, point) >= greatest * NEAR
+            and _least(problem, claim, gate, point) >= greatest[place] * NEAR
         ):
             unknowns.append(place)
     return Outcome(len(patch.gates), len(patch.gates) - len(unknowns), unknowns=tuple(unknowns))

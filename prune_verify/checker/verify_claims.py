@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from prune_verify.checker.bounded_claims import decide_bounded, record_query
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
@@ -28,7 +30,7 @@ from prune_verify.checker.solver import ask
 from prune_verify.checker.statement import Statement
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
 
-__all__ = ["DATA_MISSING", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
+__all__ = ["DATA_MISSING", "SUPPLIED_BY", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
 
 DATA_MISSING = "E_DATA_MISSING"
 _SETS = {
@@ -50,6 +52,16 @@ _TERMS = {
     "locality": ("logits",), "forget_class": ("label", "margin"), "retain_other_labels": ("label",),
     "covering-dual": ("cover",), "shift-point": ("margin",),
 }  # fmt: skip
+# Who supplies each input in the certificate game (SECURITY.md). The owner's are names of files whose content is
+# compared with a digest, a root or a signature; whatever steers a check is the auditor's (tests/test_games.py).
+SUPPLIED_BY: MappingProxyType[str, Literal["owner", "auditor"]] = MappingProxyType(
+    {
+        "certificate": "owner", "base": "owner", "patched": "owner", "evidence": "owner", "openings": "owner",
+        "forget": "owner", "retain": "owner",
+        "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
+        "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def _problem(seed: int, coordinates: tuple[int, ...], count: int = 12) -> Proble
     rng = np.random.default_rng(seed)
     forget = rng.uniform(0.2, 0.8, (1, 5)).astype(F32)
     retain = rng.uniform(0, 1, (count, 5)).astype(F32)
-    intervals = tuple(Interval(j, F32(forget[0, j] - F32(0.11)), F32(forget[0, j] + F32(0.11))) for j in coordinates)
+    reach = F32(0.1 + 2.0**-20)
+    intervals = tuple(Interval(j, F32(forget[0, j] - reach), F32(forget[0, j] + reach)) for j in coordinates)
     gate = Gate(0, F32(100), intervals, (0,))
     patch = JointPatch(3, (), F32(1), F32(2000), F32(5000), (gate,))
     rows = LabelledRows(forget, np.zeros(1, np.int64)), LabelledRows(retain, np.ones(count, np.int64))
@@ -40,8 +41,8 @@ def _problem(seed: int, coordinates: tuple[int, ...], count: int = 12) -> Proble
 CLAIM = Claim("minimality", REAL, "covering-dual", radius=RADIUS, cover=(1, RETAINED))
 
 
-def _fewest(problem: Problem, cover: int) -> int:
-    """The least number of coordinates that separate every retained ball that can be separated, by brute force."""
+def _smallest(problem: Problem, cover: int) -> tuple[int, ...]:
+    """The fewest coordinates that separate every retained ball that can be separated, by brute force."""
     forget, retain = problem.forget.flat()[0], problem.retain.flat()
     apart = np.array(
         [
@@ -53,7 +54,7 @@ def _fewest(problem: Problem, cover: int) -> int:
     for size in range(6):
         for chosen in combinations(range(5), size):
             if (apart[:, list(chosen)].sum(axis=1) >= cover).all():
-                return size
+                return chosen
     raise AssertionError
 
 
@@ -61,9 +62,11 @@ def _fewest(problem: Problem, cover: int) -> int:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_bound_never_passes_the_least_size_and_is_found_by_the_prover(seed: int, cover: int) -> None:
     claim = replace(CLAIM, cover=(cover, RETAINED))
-    fewest = _fewest(_problem(seed, (0,)), cover)
-    for size in range(1, 6):
-        problem = _problem(seed, tuple(range(size)))
+    smallest = _smallest(_problem(seed, (0,)), cover)
+    sizes = [tuple(range(size)) for size in range(1, 6)] + [smallest, tuple({*smallest, 0, 1})]
+    for coordinates in filter(None, sizes):
+        size, fewest = len(coordinates), len(smallest)
+        problem = _problem(seed, coordinates)
         rng = np.random.default_rng(seed)
         for _ in range(10):
             weights = tuple((r, int(rng.integers(0, 2 * UNIT))) for r in range(12))
@@ -80,8 +83,7 @@ def test_the_bound_never_passes_the_least_size_and_is_found_by_the_prover(seed: 
 def test_the_prover_often_reaches_the_least_size() -> None:
     reached = 0
     for seed in range(12):
-        size = _fewest(_problem(seed, (0,)), 1)
-        problem = _problem(seed, tuple(range(max(size, 1))))
+        problem = _problem(seed, _smallest(_problem(seed, (0,)), 1) or (0,))
         reached += decide_minimality(problem, CLAIM, prove_minimality(problem, CLAIM), "p").proved
     assert reached >= 8
 
@@ -168,7 +170,9 @@ def test_a_gate_of_several_records_is_judged_by_their_hull() -> None:
     x = np.stack([problem.forget.x[0], rng.uniform(0.2, 0.8, 5).astype(F32)])
     problem.forget = LabelledRows(x, np.zeros(2, np.int64))
     gate = problem.patch.gates[0]
-    weights = tuple((r, UNIT) for r in range(12) if separable(x, problem.retain.flat(), RADIUS, RETAINED)[r].any())[:1]
+    apart = separable(x, problem.retain.flat(), RADIUS, RETAINED)[:, 0]
+    problem.retain = LabelledRows(problem.retain.x[apart], problem.retain.y[apart])  # which coordinate 0 separates
+    weights = ((0, UNIT),)
     for records, expected in (((0,), 1), ((0, 1), 0), ((1,), 0)):
         problem.patch = replace(problem.patch, gates=(replace(gate, records=records),))
         assert decide_minimality(problem, CLAIM, emit_weights([weights]), "p").proved == expected
@@ -176,3 +180,27 @@ def test_a_gate_of_several_records_is_judged_by_their_hull() -> None:
     with pytest.raises(ProofError) as refusal:
         decide_minimality(problem, CLAIM, emit_weights([weights]), "p")
     assert refusal.value.path == "p/gates/0"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "change", "expected"),
+    [
+        ("the smallest gate for this cover", lambda _: None, 1),
+        ("a retained ball that a second coordinate separates, and the gate does not", lambda p: p.retain.x.__setitem__((0, 0), p.forget.x[0, 0]), 0),
+        ("a retained ball at exactly the edge and the radius", lambda p: p.retain.x.__setitem__((0, 0), p.patch.gates[0].intervals[0].high + F32(0.0625)), 0),
+        ("a retained ball that nothing separates does not count", lambda p: p.retain.x.__setitem__(0, p.forget.x[0]), 1),
+        ("a record of another label in the gate", lambda p: p.forget.y.__setitem__(0, 1), 0),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_gate_is_one_of_those_that_it_is_compared_with(sentence: str, change, expected: int) -> None:
+    """One forget ball; two retained balls that coordinate 0 separates and another coordinate as well."""
+    claim = replace(CLAIM, cover=(1, Fraction(1, 16)))
+    problem = _problem(0, (0,))
+    x = np.tile(problem.forget.x[0], (2, 1))
+    x[:, 0] += F32(0.4)
+    x[0, 1] += F32(0.4)
+    x[1, 2] += F32(0.4)
+    problem.retain = LabelledRows(x, np.ones(2, np.int64))
+    change(problem)
+    assert decide_minimality(problem, claim, emit_weights([((1, UNIT),)]), "p").proved == expected

@@ -35,7 +35,8 @@ RADIUS, MARGIN = Fraction(1, 32), Fraction(1, 8)
 CLAIM = Claim("minimality", REAL, "shift-point", radius=RADIUS, margin=MARGIN)
 X = np.random.default_rng(5).uniform(0.2, 0.8, (2, 5)).astype(F32)
 LABELS = evaluate(BASE, X).argmax(axis=1).astype(np.int64)
-OPEN = tuple(Interval(j, F32(0), None) for j in range(6))
+OPEN = tuple(Interval(j, F32(0), None) for j in range(5, 11))
+APART = int(np.abs(X[0] - X[1]).argmax())
 
 
 def exact(point: np.ndarray, label: int, margin: Fraction = MARGIN, base: Network = BASE) -> Fraction:
@@ -59,8 +60,14 @@ def shifts(*sizes: np.float32) -> np.ndarray:
 
 
 def patch(*sizes: np.float32, **changed: object) -> ShiftPatch:
-    gates = tuple(Gate(int(LABELS[i]), F32(64), OPEN, (i,)) for i in range(len(sizes)))
-    return replace(ShiftPatch(3, gates, ("relu-0",), shifts(*sizes)), **changed)
+    """Gates that are open on a record's ball and closed on the other's, by the input; the ReLUs restrict nothing."""
+    gates = tuple(Gate(int(LABELS[i]), F32(64), (around(i), *OPEN), (i,)) for i in range(len(sizes)))
+    return replace(ShiftPatch(3, gates, ("input", "relu-0"), shifts(*sizes)), **changed)
+
+
+def around(record: int, reach: float = 0.05) -> Interval:
+    """An interval of the input where the records are farthest apart, about one of them."""
+    return Interval(APART, F32(X[record, APART] - F32(reach)), F32(X[record, APART] + F32(reach)))
 
 
 def problem(made: Patch, base: Network = BASE) -> Problem:
@@ -120,6 +127,26 @@ def test_each_gate_is_judged_by_its_own_point_and_shift() -> None:
         assert decide_shift_minimality(problem(patch(*sizes)), CLAIM, GOOD, "p").unknowns == expected
     swapped = emit_points(X[::-1])
     assert decide_shift_minimality(LEAST, CLAIM, swapped, "p").unknowns == (0, 1)
+
+
+OVERLAPS = [
+    ("the same gate twice", (0, 0), lambda a, b: (a, a), (0, 1)),
+    ("a second gate that is wide enough for the other ball", (0, 1), lambda a, b: (a, replace(b, intervals=(around(1, 0.9),))), (0,)),
+    ("a second gate whose support alone reaches the ball", (0, 1), lambda a, b: (a, replace(b, gamma=F32(0.5))), (0,)),
+    ("gates that are open on one ball each", (0, 1), lambda a, b: (a, b), ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "records", "change", "unknowns"), OVERLAPS, ids=[row[0] for row in OVERLAPS])
+def test_gates_that_may_be_open_together_add_up(sentence: str, records, change, unknowns: tuple[int, ...]) -> None:
+    """Each gate shifts the least for its record alone; together on one ball they shift more than any patch has to."""
+    made = patch(*(below(c) for c in CENTRES))
+    one, other = change(*made.gates)
+    sizes = shifts(*(below(c) for c in CENTRES))[list(records)]
+    found = decide_shift_minimality(
+        problem(replace(made, gates=(one, other), shifts=sizes)), CLAIM, emit_points(X[list(records)]), "p"
+    )
+    assert found.unknowns == unknowns, sentence
 
 
 # --- which points count ---
@@ -257,7 +284,7 @@ def test_big_endian_points_are_other_points() -> None:
     assert decide_shift_minimality(LEAST, CLAIM, swapped, "p").proved == 0
 
 
-JOINT = JointPatch(3, (), F32(1), F32(64), F32(256), (Gate(0, F32(64), OPEN[:1], (0,)),))
+JOINT = JointPatch(3, (), F32(1), F32(64), F32(256), (Gate(0, F32(64), (around(0),), (0,)),))
 LEARNED = LearnedPatch(3, ((np.zeros((3, 5), F32), np.zeros(3, F32)),))
 
 
