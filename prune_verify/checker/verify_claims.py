@@ -60,6 +60,7 @@ SUPPLIED_BY: MappingProxyType[str, Literal["owner", "auditor"]] = MappingProxyTy
         "forget": "owner", "retain": "owner",
         "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
         "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
+        "commitment": "auditor", "receipts": "auditor",
     }
 )  # fmt: skip
 
