@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from certs.vector_maker import envelopes, foreign, materials, networks, proofs, sites, statements, texts
+from certs.vector_maker import commitments, envelopes, foreign, materials, networks, proofs, sites, statements, texts
 from certs.vector_maker.cases import Case, Group
 from certs.vector_maker.expressions import described
 from certs.vector_maker.owner import CERTIFICATE, Chain, structural
@@ -45,6 +45,8 @@ GROUPS = [
     Group("gates that hold margins", "base/held", sites.HELD_CASES, {}),
     Group("shifts", "base/shift", sites.SHIFT_CASES, {}),
     Group("shifts that open together", "base/shift", sites.TOGETHER_CASES, {}),
+    Group("training sets and receipts", "base/records", commitments.CASES, commitments.NOTES, commitments.COMMAND),
+    Group("receipts without a training set", "base/records", commitments.WITHOUT_CASES, {}),
 ]
 
 

@@ -141,6 +141,12 @@ def _sign(options: argparse.Namespace) -> Result:
     )
 
 
+def _commitments(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.commitments import run_verb
+
+    return Result(*run_verb(options))
+
+
 def _inspect(options: argparse.Namespace) -> Result:
     from prune_verify.audit.inspect import inspect_text
     from prune_verify.checker.encoding import read_file
@@ -266,7 +272,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_certify(parser: argparse.ArgumentParser) -> None:
+    from prune_verify.certify.committed import add_committed
+
     _add_sources(parser)
+    add_committed(parser)
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
     parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
     parser.add_argument(
@@ -309,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prune-verify {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     common = [_common()]
+    from prune_verify.audit.commitments import add_verbs
 
     def add(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text, parents=common)
@@ -339,6 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
     trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
     trust.add_argument("--name", default="")
+    add_verbs(verbs, common, _commitments)
     sign = add("sign", _sign, "sign a statement")
     sign.add_argument("statement", type=Path, metavar="STATEMENT.json")
     sign.add_argument("--key", type=Path, required=True)

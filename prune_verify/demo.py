@@ -13,6 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prune_verify.measure.datasets import DataSet
 
 __all__ = ["DemoError", "run_demo"]
 
@@ -27,7 +31,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class _Owner:
-    """The owner's files."""
+    """The owner's files; the auditor's own commands run here as well."""
 
     folder: Path
     say: Say
@@ -66,26 +70,55 @@ def _auditor(say: Say, arguments: Sequence[str | Path], *, expected: int) -> str
     return done.stdout
 
 
-def _prepare(out: Path, seed: int, say: Say) -> None:
-    """Train the base network on a seeded split of digits; write it and the records."""
+def _records(out: Path, data: DataSet) -> None:
+    """Write the training set, what is to be forgotten of it, the rest, and held-out records."""
     import numpy as np
 
+    forgotten = np.isin(np.arange(len(data.train_y)), FORGOTTEN_RECORDS)
+    np.savez(out / "train.npz", x=data.train_x, y=data.train_y)
+    np.savez(out / "forget.npz", x=data.train_x[forgotten], y=data.train_y[forgotten])
+    np.savez(out / "mine.npz", x=data.train_x[FORGOTTEN_RECORDS[:1],], y=data.train_y[FORGOTTEN_RECORDS[:1],])
+    np.savez(out / "retain.npz", x=data.train_x[~forgotten], y=data.train_y[~forgotten])
+    np.savez(out / "test.npz", x=data.test_x, y=data.test_y)
+
+
+def _commit(owner: _Owner, auditor: Path) -> None:
+    """Before training: the owner commits to the training set, and the auditor countersigns what it was shown."""
+    out = owner.folder
+    for suffix in ("commitment.json", "openings.json", "receipt.json"):
+        (out / f"train.{suffix}").unlink(missing_ok=True)
+    owner.run("commit", out / "train.npz", "--key", out / "owner" / "owner.key", "--out", out / "train")
+    commitment = out / "train.commitment.json"
+    owner.run("countersign", commitment, "--key", auditor / "auditor.key", who="auditor")
+    policy = auditor / "policy.toml"
+    owner.say("the auditor's policy demands the commitment, with its own signature")
+    text = policy.read_text()
+    for name in ("require_commitment", "require_countersignature"):
+        text = text.replace(f"{name} = false", f"{name} = true")
+    policy.write_text(text)
+
+
+def _receipt(owner: _Owner) -> None:
+    """One person's receipt: the record was in the training set."""
+    out = owner.folder
+    commitment, receipt = ("--commitment", out / "train.commitment.json"), out / "train.receipt.json"
+    mine, trust = ("--record", out / "mine.npz"), ("--trust", out / "auditor" / "trust.json")
+    owner.run("receipt", "make", out / "train.npz", *commitment, *mine, "--out", receipt)
+    owner.run("receipt", "check", receipt, *commitment, *trust, *mine, who="subject")
+
+
+def _train(out: Path, data: DataSet, seed: int, say: Say) -> None:
+    """Train the base network on a seeded split of digits, and write it."""
     from prune_verify.checker.claim import strict_answers
     from prune_verify.checker.load_onnx import load_network
-    from prune_verify.measure.datasets import digits
     from prune_verify.measure.training import accuracy, export_onnx, small_mlp, train
 
-    data = digits(seed)
     say(f"training a 64-64-32-10 ReLU network on {len(data.train_y)} of scikit-learn's digits (seed {seed})")
     network = train(lambda: small_mlp((64, 64, 32, 10)), data, epochs=60, seed=seed)
     content = export_onnx(network, data.train_x)
     right = accuracy(strict_answers(load_network(content, "base.onnx").network, data.test_x), data.test_y)
     say(f"           held-out accuracy {100 * right:.1f} % of {len(data.test_y)}")
     (out / "base.onnx").write_bytes(content)
-    forgotten = np.isin(np.arange(len(data.train_y)), FORGOTTEN_RECORDS)
-    np.savez(out / "forget.npz", x=data.train_x[forgotten], y=data.train_y[forgotten])
-    np.savez(out / "retain.npz", x=data.train_x[~forgotten], y=data.train_y[~forgotten])
-    np.savez(out / "test.npz", x=data.test_x, y=data.test_y)
 
 
 def _forget(owner: _Owner, name: str, *request: str | Path) -> Path:
@@ -96,7 +129,9 @@ def _forget(owner: _Owner, name: str, *request: str | Path) -> Path:
     owner.run("repair", out / "base.onnx", *request, *retain, "--out", folder)
     owner.run(
         "certify", out / "base.onnx", folder / "patched.onnx", "--request", folder / "request.json",
-        "--forget", out / "forget.npz", *retain, "--cross-check", "1000", "--out", folder,
+        "--forget", out / "forget.npz", *retain, "--commitment", out / "train.commitment.json",
+        "--commitment-openings", out / "train.openings.json", "--training", out / "train.npz",
+        "--cross-check", "1000", "--out", folder,
     )  # fmt: skip
     certificate = folder / f"{name}.unlearn.json"
     certificate.unlink(missing_ok=True)
@@ -110,6 +145,7 @@ def _arguments(out: Path, certificate: Path) -> list[str | Path]:
         certificate, "--base", out / "base.onnx", "--patched", certificate.parent / "patched.onnx",
         "--trust", out / "auditor" / "trust.json", "--policy", out / "auditor" / "policy.toml",
         "--forget", out / "forget.npz", "--retain", out / "retain.npz",
+        "--commitment", out / "train.commitment.json", "--receipt", out / "train.receipt.json",
     ]  # fmt: skip
 
 
@@ -138,24 +174,32 @@ def run_demo(out: Path, *, seed: int, say: Say) -> tuple[int, str, dict[str, obj
         DemoError: a step did not end as it must.
 
     """
+    from prune_verify.measure.datasets import digits
+
     for name in ("owner", "auditor", "regulator"):
         (out / name).mkdir(parents=True, exist_ok=True)
     for old in (*(out / "owner").glob("owner.*"), *(out / "auditor").glob("*"), *(out / "regulator").glob("*")):
         old.unlink()
     owner = _Owner(out, say)
-    _prepare(out, seed, say)
+    auditor = out / "auditor"
+    trust = auditor / "trust.json"
     owner.run("keygen", "--out", out / "owner" / "owner")
-    trust = out / "auditor" / "trust.json"
-    say("the auditor makes a trust store and a policy, and takes up the owner's public key")
+    say("the auditor makes a key, a trust store and a policy, and takes up the owner's public key")
+    owner.run("keygen", "--out", auditor / "auditor", who="auditor")
     owner.run("trust", "init", trust, who="auditor")
-    signer = ("--key", out / "owner" / "owner.pub", "--role", "prover", "--name", "demo owner")
-    owner.run("trust", "add", trust, *signer, who="auditor")
+    for key, role in ((out / "owner" / "owner.pub", "prover"), (auditor / "auditor.pub", "auditor")):
+        words = ("--key", key, "--role", role, "--name", f"demo {key.stem}")
+        owner.run("trust", "add", trust, *words, who="auditor")
     say("a regulator takes up the public key of the auditor")
-    owner.run("keygen", "--out", out / "auditor" / "auditor", who="auditor")
     relied = out / "regulator" / "trust.json"
     owner.run("trust", "init", relied, who="regulator")
-    signer = ("--key", out / "auditor" / "auditor.pub", "--role", "auditor", "--name", "demo auditor")
+    signer = ("--key", auditor / "auditor.pub", "--role", "auditor", "--name", "demo auditor")
     owner.run("trust", "add", relied, *signer, who="regulator")
+    data = digits(seed)
+    _records(out, data)
+    _commit(owner, auditor)
+    _train(out, data, seed, say)
+    _receipt(owner)
     lines = []
     for name, request in (
         ("records", ("--forget", out / "forget.npz")),

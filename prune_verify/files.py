@@ -44,18 +44,19 @@ def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
         written.replace(path)
 
 
-def new_file(path: Path, content: bytes) -> None:
+def new_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file that must not exist yet; a reader finds the whole of it or none, also after an interruption.
 
     Args:
         path: the file.
         content: its bytes.
+        mode: who may read it.
 
     Raises:
         OSError: it exists, or the folder is missing or not writable.
 
     """
-    with _beside(path, content) as written:
+    with _beside(path, content, mode) as written:
         try:
             os.link(written, path)  # unlike a move, never in the place of another file
         except FileExistsError:

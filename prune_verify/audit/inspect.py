@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from prune_verify.checker.claim_json import ClaimStatement
+from prune_verify.checker.commitment import PREDICATE_TYPE, DataCommitment, parse_commitment
 from prune_verify.checker.encoding import format_decimal, format_time, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import printable
@@ -67,18 +68,30 @@ def _lines(statement: Statement) -> list[str]:
     return lines
 
 
+def _committed(commitment: DataCommitment) -> list[str]:
+    return [
+        f"commitment to a training set  {commitment.name!r}",
+        f"{commitment.size} records, root {commitment.root}",
+        f"committed {format_time(commitment.committed_at)}  made by {' '.join(commitment.tool)}",
+        f"encoding {commitment.encoding_sha256 or 'none'}",
+    ]
+
+
 def inspect_text(data: bytes) -> str:
     """What an envelope holds.
 
     Args:
-        data: the certificate.
+        data: the certificate, or the commitment of a training set.
 
     Raises:
-        CheckError: not a certificate.
+        CheckError: neither.
 
     """
     envelope = parse_envelope(data, "certificate")
     lines = [f"payload sha256 {sha256_hex(envelope.payload)}"]
     lines += [f"signature by keyid {keyid}, not checked" for keyid, _ in envelope.signatures]
-    lines += _lines(parse_statement(envelope.payload, "certificate/payload"))
+    if f'"predicateType":"{PREDICATE_TYPE}"'.encode() in envelope.payload:
+        lines += _committed(parse_commitment(envelope.payload, "commitment/payload"))
+    else:
+        lines += _lines(parse_statement(envelope.payload, "certificate/payload"))
     return "\n".join(["UNVERIFIED: nothing below was checked", *(_defused(line) for line in lines)])

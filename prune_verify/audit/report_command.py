@@ -81,6 +81,7 @@ def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> Non
         "--openings": options.openings,
         "--forget": options.forget,
         "--retain": options.retain,
+        "--commitment": options.commitment,
         "--label-column": options.label_column,
         "--encoding": options.encoding,
         "--challenge": options.challenge,
@@ -90,6 +91,8 @@ def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> Non
     words = ["python", "-P", "-m", "prune_verify.checker", "verify", str(certificate)]
     for name, value in named.items():
         words += [] if value is None else [name, str(value)]
+    for receipt in options.receipt:
+        words += ["--receipt", str(receipt)]
     words += ["--exact"] if options.exact else []
     data = report_data_from_files(
         verdict,

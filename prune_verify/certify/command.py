@@ -6,11 +6,13 @@ Source: FORMATS section 3.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
 from prune_verify.certify.claims import Decided
+from prune_verify.certify.committed import Committed, committed_sets
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.engines import engine_of
 from prune_verify.certify.errors import CertifyInputError
@@ -88,7 +90,11 @@ def read_sources(options: argparse.Namespace) -> Sources:
     )
 
 
-def _text(issued: Issued, out: Path) -> str:
+def _some(places: Sequence[int]) -> str:
+    return ", ".join(str(place) for place in places[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+
+
+def _text(issued: Issued, out: Path, committed: Committed | None) -> str:
     """The result for a person."""
     lines = []
     for item in issued.decided:
@@ -112,6 +118,10 @@ def _text(issued: Issued, out: Path) -> str:
             f"auto_LiRPA finds the same margin on {len(issued.cross.records)} forget balls, "
             f"within {100 * max(issued.cross.worst, 0.0):.2f} % of tau = {issued.cross.tau:.6g}"
         )
+    if committed is not None:
+        twins = committed.opening.twins
+        more = f", but for {len(twins)} twins of forgotten records ({_some([i for i, _ in twins])})" if twins else ""
+        lines.append(f"forget and retained set are the committed training set{more}")
     if issued.refuted:
         lines.append(f"counterexamples, confirmed by onnxruntime: {out / 'counterexamples'}/")
     lines += [
@@ -161,6 +171,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
 
     """
     sources = read_sources(options)
+    sources = replace(sources, committed=committed_sets(options, sources.forget, sources.retain))
     issued = issue(
         sources,
         options.out,
@@ -185,4 +196,4 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
         },
         "crossCheckWorst": None if issued.cross is None else issued.cross.worst,
     }
-    return 1 if issued.refuted else 3 if unknown else 0, _text(issued, options.out), data
+    return 1 if issued.refuted else 3 if unknown else 0, _text(issued, options.out, sources.committed), data

@@ -24,13 +24,15 @@ from pathlib import Path
 
 from prune_verify import __version__
 from prune_verify.certify.claims import Decided, claims_of, decide_all, statement_of
+from prune_verify.certify.committed import Committed
 from prune_verify.certify.cross_check import CrossCheck, cross_check
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError, RefusedByCheckerError
 from prune_verify.certify.refute import Refutation, refutations
 from prune_verify.certify.self_check import self_check_files
 from prune_verify.checker.claim import LabelledRows, Problem
-from prune_verify.checker.encoding import canonical_json, sha256_hex
+from prune_verify.checker.commitment import Openings, emit_openings
+from prune_verify.checker.encoding import sha256_hex
 from prune_verify.checker.load_onnx import LoadedModel, load_network
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.patch_json import PatchFile, parse_patch
@@ -67,6 +69,7 @@ class Sources:
         forget: the forget set, or None.
         retain: the retained set, or None.
         arguments: the record arguments of ``verify`` for the same sets.
+        committed: the commitment of the training set that both sets make up, or None.
 
     """
 
@@ -80,6 +83,7 @@ class Sources:
     forget: Records | None
     retain: Records | None
     arguments: tuple[str, ...]
+    committed: Committed | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +161,8 @@ def issue(
     statement = _statement(sources, base, file, decided, evidence, sets, cross)
     statement = replace(_dated(statement, challenge, days), supersedes=supersedes)
     progress("commitments", 1, 1)
-    openings = canonical_json(
-        {"formatVersion": 1, **{n: keys[n].hex() if n in keys else None for n in ("forget", "retain")}}
-    )
+    training = None if sources.committed is None else sources.committed.opening
+    openings = emit_openings(Openings(keys.get("forget"), keys.get("retain"), training))
     verdict = _written(out, emit_statement(statement), evidence, openings, sources, progress)
     _write_counterexamples(out / "counterexamples", refuted)
     return Issued(decided, out / "statement.json", verdict, cross, refuted)
@@ -279,13 +282,14 @@ def _judged(folder: Path, statement: bytes, sources: Sources) -> dict[str, objec
     """
     with tempfile.TemporaryDirectory() as name:
         own = Path(name)
-        certificate, trust, policy = self_check_files(own, statement, sources.request)
+        committed = None if sources.committed is None else sources.committed.payload
+        certificate, trust, policy, commitment = self_check_files(own, statement, sources.request, committed)
         command = [
             sys.executable, "-m", "prune_verify.checker", "verify", str(certificate), "--json",
             "--base", str(sources.base.resolve()), "--patched", str(sources.patched.resolve()),
             "--trust", str(trust), "--policy", str(policy),
             "--evidence", str(folder / "evidence"), "--openings", str(folder / "openings.json"),
-            *sources.arguments,
+            *sources.arguments, *(() if commitment is None else ("--commitment", str(commitment))),
         ]  # fmt: skip
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)

@@ -77,16 +77,19 @@ def _policy(request: Request) -> str:
     )
 
 
-def self_check_files(folder: Path, statement: bytes, request: Request) -> tuple[Path, Path, Path]:
+def self_check_files(
+    folder: Path, statement: bytes, request: Request, commitment: bytes | None = None
+) -> tuple[Path, Path, Path, Path | None]:
     """Write certificate, trust store and policy for one run of the checker.
 
     Args:
         folder: where they go.
         statement: canonical bytes.
         request: what was asked.
+        commitment: statement of the training set's commitment, signed here by the same key, or None.
 
     Returns:
-        Paths of the certificate, the trust store and the policy.
+        Paths of the certificate, the trust store, the policy, and the commitment.
 
     """
     key = Ed25519PrivateKey.generate()
@@ -97,4 +100,8 @@ def self_check_files(folder: Path, statement: bytes, request: Request) -> tuple[
     paths[0].write_bytes(sign_payload(statement, key))
     paths[1].write_bytes(emit_trust(TrustStore(1, end, (trusted,), dict.fromkeys(ROLES, 1))))
     paths[2].write_text(_policy(request))
-    return paths
+    if commitment is None:
+        return *paths, None
+    committed = folder / "self.commitment.json"
+    committed.write_bytes(sign_payload(commitment, key))
+    return *paths, committed

@@ -1,4 +1,4 @@
-"""``python -P -m prune_verify.checker {verify,check-proof}``: the checker alone, with the base install only.
+"""``python -P -m prune_verify.checker {verify,check-proof,check-receipt}``: the checker alone, base install only.
 
 Source: FORMATS section 3 (arguments and exit codes).
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prune_verify import __version__
 from prune_verify.checker.check_proof import ARITHMETICS, ProofVerdict, check_proof
+from prune_verify.checker.check_receipt import ReceiptInputs, check_receipt
 from prune_verify.checker.encoding import Members, parse_json, parse_time, read_file
 from prune_verify.checker.errors import CheckError, MalformedInputError
 from prune_verify.checker.solver import SOLVERS
@@ -22,11 +23,13 @@ from prune_verify.checker.verify import Inputs, verify
 __all__ = [
     "add_input_arguments",
     "add_proof_arguments",
+    "add_receipt_arguments",
     "add_verify_arguments",
     "challenge_of",
     "main",
     "render_verdict",
     "run_check_proof",
+    "run_check_receipt",
     "run_verify",
 ]
 
@@ -54,6 +57,20 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forget", metavar="RECORDS", help="the forget set: npz, csv, or IMAGES,LABELS[:indices.txt]")
     parser.add_argument("--retain", metavar="RECORDS", help="the retained set")
     parser.add_argument("--openings", type=Path, help="default: openings.json beside the certificate")
+    parser.add_argument(
+        "--commitment",
+        type=Path,
+        metavar="C.commitment.json",
+        help="of the training set, as you got it before training: forget and retained set together must be that set",
+    )
+    parser.add_argument(
+        "--receipt",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="R.receipt.json",
+        help="of a data subject, whose record must be among the forgotten ones (repeatable)",
+    )
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
@@ -73,6 +90,45 @@ def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
         "--arithmetic", choices=ARITHMETICS, help="demand it; default: the proof's own, named in the answer"
     )
     parser.add_argument("--exact", action="store_true", help=_EXACT)
+
+
+def add_receipt_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``check-receipt``, which ``prune-verify receipt check`` takes as well."""
+    parser.add_argument("receipt", type=Path, metavar="R.receipt.json")
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument(
+        "--commitment", type=Path, metavar="C.commitment.json", help="the record is in this committed training set"
+    )
+    one.add_argument(
+        "--certificate", type=Path, metavar="NAME.unlearn.json", help="the record is in this certificate's forget set"
+    )
+    parser.add_argument(
+        "--trust", type=Path, help="your trust store; needed with --certificate, and to know who signed the commitment"
+    )
+    parser.add_argument("--record", metavar="RECORDS", help="your own record, to be compared: a file of one record")
+    parser.add_argument("--label-column", metavar="NAME", help="label column of a csv record")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of a csv record")
+    parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
+
+
+def run_check_receipt(options: argparse.Namespace) -> Verdict:
+    """Check a receipt with parsed arguments.
+
+    Raises:
+        CheckError: could not run (exit 2).
+
+    """
+    inputs = ReceiptInputs(
+        receipt=options.receipt,
+        commitment=options.commitment,
+        certificate=options.certificate,
+        trust=options.trust,
+        record=options.record,
+        label_column=options.label_column,
+        encoding=options.encoding,
+        at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
+    )
+    return check_receipt(inputs)
 
 
 def run_check_proof(options: argparse.Namespace) -> ProofVerdict:
@@ -130,6 +186,8 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
         exact=options.exact,
         resolve_smt=options.resolve_smt,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
+        commitment=options.commitment,
+        receipts=tuple(options.receipt),
     )
     return verify(inputs, say)
 
@@ -137,6 +195,13 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
 def render_verdict(verdict: Verdict) -> str:
     """The verdict for a person: the stable line first."""
     return verdict.text()
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace], Verdict | ProofVerdict]] = {
+    "verify": run_verify,
+    "check-proof": run_check_proof,
+    "check-receipt": run_check_receipt,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,11 +222,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_verify_arguments(one)
     other = verbs.add_parser("check-proof", help="check a proof that a VNN-LIB property is unsat")
     add_proof_arguments(other)
-    for each in (one, other):
+    third = verbs.add_parser("check-receipt", help="check a receipt as the person whom its record is about")
+    add_receipt_arguments(third)
+    for each in (one, other, third):
         each.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(argv)
     try:
-        verdict = run_verify(options) if options.verb == "verify" else run_check_proof(options)
+        verdict = _VERBS[options.verb](options)
     except CheckError as error:
         sys.stderr.write(f"could not run: {error}\n")
         return 2

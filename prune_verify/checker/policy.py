@@ -217,6 +217,8 @@ class Policy:
     min_forget_records: int
     min_retain_records: int
     encoding_sha256: str | None
+    require_commitment: bool
+    require_countersignature: bool
     max_age_days: int
     require_challenge: bool
     max_model_bytes: int
@@ -255,6 +257,8 @@ max_already_wrong_share = 0.1    # share of the forget set that the base does no
 min_forget_records = 1
 min_retain_records = 100
 encoding_sha256 = "none"         # digest of the encoding of tabular records
+require_commitment = false       # demand that forget and retained set are the training set committed to (--commitment)
+require_countersignature = false # of that commitment, by keys with role auditor: its time is not the owner's word alone
 
 [freshness]
 max_age_days = 365
@@ -280,13 +284,13 @@ def _is_short(number: Decimal | int) -> bool:
 
 
 class _Table:
-    """A closed TOML table."""
+    """A closed TOML table; members that came later than the first policies may be missing, and then demand nothing."""
 
-    def __init__(self, value: object, path: str, names: tuple[str, ...]) -> None:
+    def __init__(self, value: object, path: str, names: tuple[str, ...], later: tuple[str, ...] = ()) -> None:
         if not isinstance(value, dict):
             raise MalformedInputError(path, "form", "a table", type(value).__name__)
         for name in (*names, *value):
-            if name not in value or name not in names:
+            if name not in value or name not in (*names, *later):
                 raise MalformedInputError(
                     f"{path}/{name}", "closed form", "exactly the known members", "missing or unknown"
                 )
@@ -323,7 +327,7 @@ class _Table:
         return found
 
     def boolean(self, name: str) -> bool:
-        found = self.value[name]
+        found = self.value.get(name, False)
         if not isinstance(found, bool):
             raise self._bad(name, "true or false")
         return found
@@ -374,6 +378,8 @@ def parse_policy(data: bytes, path: str) -> Policy:
         min_forget_records=records.integer("min_forget_records", 1),
         min_retain_records=records.integer("min_retain_records", 1),
         encoding_sha256=None if encoding == "none" else parse_digest(encoding, f"{path}/records/encoding_sha256"),
+        require_commitment=records.boolean("require_commitment"),
+        require_countersignature=records.boolean("require_countersignature"),
         max_age_days=min(tables["freshness"].integer("max_age_days", 1), 10**6),
         require_challenge=tables["freshness"].boolean("require_challenge"),
         max_model_bytes=limits.integer("max_model_bytes", 1, _MOST_BYTES),
@@ -396,4 +402,5 @@ def _tables(whole: _Table) -> list[_Table]:
         "freshness": ("max_age_days", "require_challenge"),
         "limits": ("max_model_bytes", "max_evidence_bytes", "max_records"),
     }  # fmt: skip
-    return [_Table(whole.value[name], f"{whole.path}/{name}", names) for name, names in members.items()]
+    later = {"records": ("require_commitment", "require_countersignature")}
+    return [_Table(whole.value[n], f"{whole.path}/{n}", names, later.get(n, ())) for n, names in members.items()]

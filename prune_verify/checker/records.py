@@ -36,7 +36,9 @@ __all__ = [
     "emit_encoding",
     "fit_encoding",
     "load_records",
+    "parse_canonical_record",
     "parse_encoding",
+    "value_keys",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -214,16 +216,33 @@ def canonical_records(records: Records) -> list[bytes]:
     return [canonical_record(row, int(label)) for row, label in zip(records.rows, records.y, strict=True)]
 
 
-def _keys(records: Records) -> list[bytes]:
+def parse_canonical_record(data: bytes, path: str) -> tuple[Floats, int]:
+    """The values (float32 [size]) and the label of a record's canonical bytes, of which there is one spelling.
+
+    Raises:
+        MalformedInputError: not the bytes that :func:`canonical_record` gives for finite values.
+
+    """
+    start, end = len(_PREFIX) + 12, len(data) - 8
+    size = (end - start) // 4
+    if size < 1 or data[:start] != _PREFIX + struct.pack(">IQ", 1, size) or end != start + 4 * size:
+        raise MalformedInputError(path, "canonical record", "prefix, size, float32 values and label", data[:40].hex())
+    values, label = np.frombuffer(data, "<f4", size, start).astype(np.float32), int.from_bytes(data[end:], "big")
+    if not np.isfinite(values).all() or label >= _LABELS:
+        raise MalformedInputError(path, "canonical record", "finite values and a label below 2^63", "others")
+    return values, label
+
+
+def value_keys(rows: Floats) -> list[bytes]:
     """Each row's values as bytes that are equal exactly when the values are (-0 as 0)."""
-    bits = np.array(records.rows, order="C").view(np.uint32)
+    bits = np.array(rows, order="C").view(np.uint32)
     bits[bits == _NEGATIVE_ZERO] = 0
     return [row.tobytes() for row in bits]
 
 
 def distinct(records: Records) -> int:
     """How many records differ from one another in their values: one easy record many times is one record (T13)."""
-    return len(set(_keys(records)))
+    return len(set(value_keys(records.rows)))
 
 
 def duplicates_between(a: Records, b: Records) -> list[tuple[int, int]]:
@@ -234,7 +253,7 @@ def duplicates_between(a: Records, b: Records) -> list[tuple[int, int]]:
         occurs, paired with the twin of least index. Never more than ``len(a) + len(b)``.
 
     """
-    keys_a, keys_b = _keys(a), _keys(b)
+    keys_a, keys_b = value_keys(a.rows), value_keys(b.rows)
     first_a = {key: len(keys_a) - 1 - back for back, key in enumerate(reversed(keys_a))}
     first_b = {key: len(keys_b) - 1 - back for back, key in enumerate(reversed(keys_b))}
     pairs = {(index, first_b[key]) for index, key in enumerate(keys_a) if key in first_b}

@@ -33,6 +33,7 @@ __all__ = [
     "SetCommitment",
     "Statement",
     "emit_statement",
+    "parse_outer",
     "parse_statement",
 ]
 
@@ -196,6 +197,24 @@ def _hex_or_none(fields: Members, name: str, *, least: int, most: int) -> str | 
     return text
 
 
+def parse_outer(payload: bytes, path: str, predicate_type: str) -> tuple[Members, Members]:
+    """The statement and its one subject, of a statement of this predicate type.
+
+    Raises:
+        MalformedInputError: not of the closed form, or not canonical.
+        UnsupportedVersionError: another statement or predicate type.
+
+    """
+    outer = Members(parse_json(payload, path, canonical=True), path, ("_type", "subject", "predicateType", "predicate"))
+    for name, known in (("_type", STATEMENT_TYPE), ("predicateType", predicate_type)):
+        if outer.text(name) != known:
+            raise UnsupportedVersionError(outer.place(name), "type", known, outer.text(name))
+    subjects = outer.items("subject", most=1)
+    if len(subjects) != 1:
+        raise MalformedInputError(outer.place("subject"), "subject", "exactly one", str(len(subjects)))
+    return outer, Members(subjects[0], f"{outer.place('subject')}/0", ("name", "digest"))
+
+
 def parse_statement(payload: bytes, path: str) -> Statement:
     """Read a statement.
 
@@ -208,14 +227,7 @@ def parse_statement(payload: bytes, path: str) -> Statement:
         UnsupportedVersionError: another statement or predicate type.
 
     """
-    outer = Members(parse_json(payload, path, canonical=True), path, ("_type", "subject", "predicateType", "predicate"))
-    for name, known in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
-        if outer.text(name) != known:
-            raise UnsupportedVersionError(outer.place(name), "type", known, outer.text(name))
-    subjects = outer.items("subject", most=1)
-    if len(subjects) != 1:
-        raise MalformedInputError(outer.place("subject"), "subject", "one patched network", str(len(subjects)))
-    subject = Members(subjects[0], f"{outer.place('subject')}/0", ("name", "digest"))
+    outer, subject = parse_outer(payload, path, PREDICATE_TYPE)
     predicate = outer.members("predicate", _PREDICATE)
     digest = subject.members("digest", ("sha256",)).digest("sha256")
     statement = _predicate(predicate, subject.text("name"), digest)

@@ -7,7 +7,8 @@
  5. time, challenge
  6. digests of the models and of the evidence, each read once
  7. the models and the patch, parsed from those bytes
- 8. the records against model and domain; commitments of the forget and retained sets
+ 8. the records against model and domain; commitments of the forget and retained sets; that both together are the
+    training set of the auditor's commitment; receipts of data subjects
  9. every claim, decided again from the files; counts compared
 10. what the policy demands
 11. the verdict
@@ -24,7 +25,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prune_verify.checker.claim import LabelledRows, Problem
-from prune_verify.checker.encoding import Members, format_time, parse_json, read_file, sha256_hex
+from prune_verify.checker.commitment import Openings, check_commitment, parse_openings
+from prune_verify.checker.encoding import format_time, read_file, sha256_hex
 from prune_verify.checker.envelope import open_envelope
 from prune_verify.checker.errors import (
     AssumptionNotPermittedError,
@@ -42,6 +44,7 @@ from prune_verify.checker.patch import JointPatch, LearnedPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, parse_patch, require_disclosed
 from prune_verify.checker.policy import parse_policy, parse_trust
 from prune_verify.checker.rebuild import coordinates_of
+from prune_verify.checker.receipt import check_receipts
 from prune_verify.checker.records import (
     Records,
     canonical_records,
@@ -59,6 +62,7 @@ __all__ = ["Inputs", "summary_of", "verify"]
 
 MAX_CERTIFICATE_BYTES = 2**26
 MAX_OWN_BYTES = 2**22
+MAX_OPENINGS_BYTES = 2**26  # an index for each forget record
 
 
 def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdict:
@@ -79,8 +83,8 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
     require_ieee_float64()
     if inputs.resolve_smt is not None:
         require_solver(inputs.resolve_smt)
-    for path in (inputs.certificate, inputs.base, inputs.patched):
-        if not path.is_file():
+    for path in (inputs.certificate, inputs.base, inputs.patched, inputs.commitment, *inputs.receipts):
+        if path is not None and not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
     trust_bytes = read_file(inputs.trust, "trust store", MAX_OWN_BYTES)  # (1)
     policy_bytes = read_file(inputs.policy, "policy", MAX_OWN_BYTES)
@@ -187,10 +191,11 @@ def _files(run: Run, statement: Statement, say: Callable[[str], None]) -> Proble
         problem.require_rebuilt()
         run.passed("patched network", "is the base with exactly the patch's nodes, rebuilt here")
     say("reading the records")
-    keys = _openings(run)
-    forget = _records(run, statement, base, "forget", keys.get("forget"))  # (8)
-    retain = _records(run, statement, base, "retain", keys.get("retain"))
+    openings = _openings(run)
+    forget = _records(run, statement, base, "forget", openings.forget)  # (8)
+    retain = _records(run, statement, base, "retain", openings.retain)
     _disjoint(forget, retain)
+    check_receipts(run, statement, forget, retain, check_commitment(run, statement, forget, retain, openings.training))
     problem.forget = None if forget is None else LabelledRows(forget.x, forget.y)
     problem.retain = None if retain is None else LabelledRows(retain.x, retain.y)
     return problem
@@ -270,18 +275,12 @@ def _patch(data: bytes, base: LoadedModel, statement: Statement) -> PatchFile:
     return file
 
 
-def _openings(run: Run) -> dict[str, bytes]:
+def _openings(run: Run) -> Openings:
     """The keys of the committed sets, where the auditor has them."""
     path = run.inputs.openings or run.inputs.certificate.parent / "openings.json"
     if not path.is_file():
-        return {}
-    value = Members(
-        parse_json(read_file(path, "openings", MAX_OWN_BYTES), path.name),
-        path.name,
-        ("formatVersion", "forget", "retain"),
-    )
-    value.integer("formatVersion", least=1, most=1)
-    return {which: bytes.fromhex(value.digest(which)) for which in ("forget", "retain") if not value.null(which)}
+        return Openings(None, None)
+    return parse_openings(read_file(path, "openings", MAX_OPENINGS_BYTES), path.name)
 
 
 def _records(run: Run, statement: Statement, base: LoadedModel, which: str, key: bytes | None) -> Records | None:

@@ -60,6 +60,7 @@ SUPPLIED_BY: MappingProxyType[str, Literal["owner", "auditor"]] = MappingProxyTy
         "forget": "owner", "retain": "owner",
         "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
         "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
+        "commitment": "auditor", "receipts": "auditor",
     }
 )  # fmt: skip
 
@@ -84,6 +85,8 @@ class Inputs:
         at_time: judge validity at this time instead of now (archived certificates).
         exact: compute bounds in integers.
         resolve_smt: a solver of the auditor's own for questions that the owner left to z3, or None.
+        commitment: of the training set, as the auditor received it before training, or None.
+        receipts: that data subjects handed over.
 
     """
 
@@ -102,6 +105,8 @@ class Inputs:
     at_time: datetime | None = None
     exact: bool = False
     resolve_smt: str | None = None
+    commitment: Path | None = None
+    receipts: tuple[Path, ...] = ()
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.committed_owner import honest_committed
 from tests.dishonest_owner import Owner, honest, prepare
 
 
@@ -23,6 +24,18 @@ def class_chain(tmp_path_factory: pytest.TempPathFactory) -> Owner:
     prepare(folder)
     honest(folder, "--forget-class", "5")
     return Owner(folder)
+
+
+@pytest.fixture(scope="session")
+def committed_chain(tmp_path_factory: pytest.TempPathFactory) -> Owner:
+    folder = tmp_path_factory.mktemp("committed")
+    honest_committed(folder)
+    return Owner(folder)
+
+
+@pytest.fixture
+def committed(committed_chain: Owner, tmp_path: Path) -> Owner:
+    return committed_chain.copy(tmp_path / "committed")
 
 
 @pytest.fixture

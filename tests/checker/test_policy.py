@@ -152,6 +152,10 @@ POLICY_ROWS = [
     ("an upper-case digest", '"none"', '"' + "AB" * 32 + '"', "p/records/encoding_sha256"),
     ("an empty domain", "upper = 1", "upper = 0", "domain/0"),
     ("a challenge in words", "require_challenge = false", 'require_challenge = "no"', "p/freshness/require_challenge"),
+    ("a commitment in words", "require_commitment = false", 'require_commitment = "yes"', "p/records/require_commitment"),
+    ("a countersignature in numbers", "require_countersignature = false", "require_countersignature = 1", "p/records/require_countersignature"),
+    ("a misspelt demand that may be left out", "require_commitment = false", "require_comitment = true", "p/records/require_comitment"),
+    ("such a demand in another table", "require_challenge = false", "require_challenge = false\nrequire_commitment = true", "p/freshness/require_commitment"),
     ("not TOML", "[limits]", "[limits", "p"),
     ("a table left out", "[freshness]", "[fresh]", "p/freshness"),
     ("a list instead of a table", "[freshness]", "[[freshness]]", "p/freshness"),
@@ -166,6 +170,17 @@ def test_policies_that_are_refused(sentence: str, old: str, new: str, path: str)
     with pytest.raises(MalformedInputError) as caught:
         parse_policy(text.replace(old, new, 1).encode(), "p")
     assert caught.value.path in {path, path.replace("min_margin", "min_marign")}
+
+
+def test_demands_that_came_later_may_be_left_out_and_are_then_none() -> None:
+    lines = default_policy_text().splitlines()
+    later = ("require_commitment", "require_countersignature")
+    first = parse_policy("\n".join(line for line in lines if not line.startswith(later)).encode(), "p")
+    assert first == parse_policy(default_policy_text().encode(), "p")
+    assert (first.require_commitment, first.require_countersignature) == (False, False)
+    for name in later:
+        text = default_policy_text().replace(f"{name} = false", f"{name} = true")
+        assert getattr(parse_policy(text.encode(), "p"), name) is True
 
 
 def test_numbers_of_64_digits_are_exact() -> None:

@@ -193,6 +193,18 @@ def _openings(data: bytes) -> None:
         verify._openings(SimpleNamespace(inputs=SimpleNamespace(openings=Path(file.name))))  # type: ignore[arg-type]
 
 
+def _commitment(data: bytes) -> None:
+    from prune_verify.checker.commitment import emit_commitment, parse_commitment
+
+    _kept(emit_commitment(parse_commitment(data, "commitment")), data)
+
+
+def _receipt(data: bytes) -> None:
+    from prune_verify.checker.receipt import emit_receipt, parse_receipt
+
+    _kept(emit_receipt(parse_receipt(data, "receipt")), data)
+
+
 def _encoding(data: bytes) -> None:
     from prune_verify.checker.record_encoding import emit_encoding, parse_encoding
 
@@ -206,7 +218,8 @@ def _public_key(data: bytes) -> None:
 
 
 DOCUMENTS: tuple[Callable[[bytes], None], ...] = (
-    _json, _envelope, _statement, _policy, _trust, _patch, _openings, _encoding, _public_key, _points,
+    _json, _envelope, _statement, _policy, _trust, _patch, _openings, _encoding, _public_key, _points, _commitment,
+    _receipt,
 )  # fmt: skip
 
 
@@ -299,7 +312,38 @@ def document_seeds() -> list[bytes]:
     pairs += [(_patch, canonical(one)) for one in _patches_at_sites(head | {"conflicts": []})]
     point = base64.b64encode(bytes(256)).decode()
     pairs.append((_points, canonical({"formatVersion": 1, "points": [point]})))
+    pairs += _committed()
     return sorted({bytes([DOCUMENTS.index(run)]) + data for run, data in pairs})
+
+
+def _committed() -> list[tuple[Callable[[bytes], None], bytes]]:
+    """A commitment, a receipt, and openings of a training set."""
+    import numpy as np
+
+    from prune_verify.checker.records import canonical_record
+
+    record = base64.b64encode(canonical_record(np.zeros(4, dtype=np.float32), 3)).decode()
+    digest, salt = "ab" * 32, "cd" * 32
+    receipt = {"formatVersion": 1, "index": 0, "of": "training-set", "path": [salt], "record": record, "root": digest}
+    training = {"forgetIndices": [1, 0], "key": salt, "twins": [{"index": 2, "record": record}]}
+    predicate = {
+        "committedAt": "2026-01-01T00:00:00Z",
+        "encodingSha256": None,
+        "purpose": "training-set",
+        "size": 2,
+        "tool": {"name": "t", "version": "1"},
+    }
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicate": predicate,
+        "predicateType": "https://prune-verify.example/data-commitment/v1",
+        "subject": [{"digest": {"saltedMerkleSha256": digest}, "name": "train"}],
+    }
+    return [
+        (_commitment, canonical(statement)),
+        (_receipt, canonical(receipt | {"salt": salt, "size": 2, "source": digest})),
+        (_openings, canonical({"forget": salt, "formatVersion": 1, "retain": None, "training": training})),
+    ]
 
 
 def _patches_at_sites(head: dict[str, Any]) -> list[dict[str, Any]]:
