@@ -51,11 +51,25 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
     parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
+    parser.add_argument(
+        "--supersedes",
+        type=Path,
+        metavar="OLD.unlearn.json",
+        help="the certificate that this one replaces, as you hold it: compare what both cover",
+    )
+    parser.add_argument("--superseded-forget", metavar="RECORDS", help="its forget set: compare record by record")
+    parser.add_argument(
+        "--superseded-openings", type=Path, metavar="FILE", help="default: openings.json beside OLD.unlearn.json"
+    )
     parser.add_argument("--exact", action="store_true", help=_EXACT)
     parser.add_argument(
         "--resolve-smt", choices=SOLVERS, help="put what the owner left to z3 to this solver, installed here"
     )
     parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
+    for name, what in (("signature", "whoever signed, or nobody"), ("time", "whatever the dates say")):
+        parser.add_argument(
+            f"--insecure-skip-{name}", action="store_true", help=f"show the rest, {what}; never more than UNDECIDED"
+        )
 
 
 def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +135,11 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
         label_column=options.label_column,
         encoding=options.encoding,
         challenge=challenge_of(options.challenge),
+        supersedes=options.supersedes,
+        superseded_forget=options.superseded_forget,
+        superseded_openings=options.superseded_openings,
+        insecure_skip_signature=options.insecure_skip_signature,
+        insecure_skip_time=options.insecure_skip_time,
         exact=options.exact,
         resolve_smt=options.resolve_smt,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,
