@@ -104,9 +104,12 @@ def challenge_of(value: str | None) -> str | None:
         return None
     if set(value) <= set("0123456789abcdef") and 32 <= len(value) <= 128:  # noqa: PLR2004 - 16 to 64 bytes
         return value
-    fields = Members(parse_json(read_file(Path(value), "challenge", 2**16), value), value, ("formatVersion", "nonce"))
+    data, names = read_file(Path(value), "challenge", 2**16), ("formatVersion", "nonce", "createdAt", "note")
+    fields = Members(parse_json(data, value), value, names)
     fields.integer("formatVersion", least=1, most=1)
-    return fields.text("nonce", longest=128)
+    fields.time("createdAt")
+    fields.text("note")
+    return fields.digest("nonce")
 
 
 def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda _: None) -> Verdict:
