@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+_NONCE = re.compile("[0-9a-f]{32,128}")  # 16 to 64 bytes
 _EXACT = "compute every bound that decides in integers (python-flint makes it fast) instead of rigorous float64"
 
 
@@ -102,14 +104,17 @@ def challenge_of(value: str | None) -> str | None:
     """
     if value is None:
         return None
-    if set(value) <= set("0123456789abcdef") and 32 <= len(value) <= 128:  # noqa: PLR2004 - 16 to 64 bytes
+    if _NONCE.fullmatch(value):
         return value
     data, names = read_file(Path(value), "challenge", 2**16), ("formatVersion", "nonce", "createdAt", "note")
     fields = Members(parse_json(data, value), value, names)
     fields.integer("formatVersion", least=1, most=1)
     fields.time("createdAt")
     fields.text("note")
-    return fields.digest("nonce")
+    nonce = fields.text("nonce", longest=128)
+    if not _NONCE.fullmatch(nonce):
+        raise MalformedInputError(fields.place("nonce"), "nonce", "32 to 128 lower-case hex digits", nonce)
+    return nonce
 
 
 def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda _: None) -> Verdict:
