@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-_NONCE = re.compile("[0-9a-f]{32,128}")  # 16 to 64 bytes
+_NONCE = re.compile("(?:[0-9a-f]{2}){16,64}")  # 16 to 64 bytes
 _EXACT = "compute every bound that decides in integers (python-flint makes it fast) instead of rigorous float64"
 
 

@@ -28,8 +28,7 @@ from prune_verify.cli import run_words
 from prune_verify.signing import public_half, sign_payload
 from tests.checker.test_statement import STATEMENT
 
-
-SECRET = "correct horse"
+PHRASE = "correct horse"
 
 
 def held(made: MadeKey):
@@ -128,7 +127,7 @@ def test_a_signature_is_not_added_beside_one_over_another_payload_type(tmp_path:
 
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa-p256"])
-@pytest.mark.parametrize("secret", [None, SECRET, "\u00fcml\u00e4uts in it"], ids=["plain", "encrypted", "not ASCII"])
+@pytest.mark.parametrize("secret", [None, PHRASE, "\u00fcml\u00e4uts in it"], ids=["plain", "encrypted", "not ASCII"])
 def test_a_key_of_each_algorithm_signs_what_its_public_half_verifies(tmp_path, monkeypatch, algorithm, secret) -> None:
     made = keygen(tmp_path / "owner", algorithm=algorithm, passphrase=secret)
     monkeypatch.setenv("WORDS", secret or "")
@@ -142,8 +141,8 @@ def test_a_key_of_each_algorithm_signs_what_its_public_half_verifies(tmp_path, m
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to open the key with")
 def test_openssl_opens_an_encrypted_key_and_finds_many_rounds_in_it(tmp_path: Path) -> None:
-    made = keygen(tmp_path / "owner", passphrase=SECRET)
-    opened = ["openssl", "pkey", "-in", str(made.private), "-passin", f"pass:{SECRET}", "-pubout"]
+    made = keygen(tmp_path / "owner", passphrase=PHRASE)
+    opened = ["openssl", "pkey", "-in", str(made.private), "-passin", f"pass:{PHRASE}", "-pubout"]
     assert subprocess.run(opened, capture_output=True, check=True).stdout == made.public.read_bytes()
     read = ["openssl", "asn1parse", "-in", str(made.private)]
     assert f"{600_000:06X}" in subprocess.run(read, capture_output=True, check=True, text=True).stdout
@@ -151,24 +150,24 @@ def test_openssl_opens_an_encrypted_key_and_finds_many_rounds_in_it(tmp_path: Pa
 
 def test_a_key_under_a_passphrase_of_another_program_is_read(tmp_path: Path, monkeypatch) -> None:
     key, path = ec.derive_private_key(7, ec.SECP256R1()), tmp_path / "k.key"
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(SECRET.encode())))
-    monkeypatch.setenv("WORDS", SECRET)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PHRASE.encode())))
+    monkeypatch.setenv("WORDS", PHRASE)
     assert public_half(load_private_key(path, "WORDS")) == public_half(key)
 
 
-NO_SECRET = [
+NO_PHRASE = [
     ("another passphrase", {"WORDS": "wrong horse"}, "WORDS", "owner.key", "a PEM private key under this passphrase"),
     ("no such variable", {}, "WORDS", "--passphrase-env", "an environment variable WORDS with it"),
     ("an empty variable", {"WORDS": ""}, "WORDS", "--passphrase-env", "an environment variable WORDS with it"),
-    ("neither variable nor terminal", {"WORDS": SECRET}, None, "--passphrase-env", "a terminal to ask at, or"),
+    ("neither variable nor terminal", {"WORDS": PHRASE}, None, "--passphrase-env", "a terminal to ask at, or"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("sentence", "known", "name", "path", "expected"), NO_SECRET, ids=[row[0] for row in NO_SECRET]
+    ("sentence", "known", "name", "path", "expected"), NO_PHRASE, ids=[row[0] for row in NO_PHRASE]
 )
 def test_an_encrypted_key_stays_shut(tmp_path, monkeypatch, sentence, known, name, path, expected) -> None:
-    made = keygen(tmp_path / "owner", passphrase=SECRET)
+    made = keygen(tmp_path / "owner", passphrase=PHRASE)
     monkeypatch.delenv("WORDS", raising=False)
     for variable, value in known.items():
         monkeypatch.setenv(variable, value)
@@ -176,7 +175,7 @@ def test_an_encrypted_key_stays_shut(tmp_path, monkeypatch, sentence, known, nam
         load_private_key(made.private, name)
     assert caught.value.path.endswith(path)
     assert caught.value.expected.startswith(expected)
-    assert SECRET not in str(caught.value)
+    assert PHRASE not in str(caught.value)
 
 
 @pytest.mark.parametrize(("answers", "code"), [(["correct horse"] * 2, 0), (["correct horse", "corect horse"], 2)])
@@ -232,7 +231,7 @@ def test_a_key_is_not_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_the_commands_say_what_they_did(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("WORDS", SECRET)
+    monkeypatch.setenv("WORDS", PHRASE)
     code, text = run_words(
         ["keygen", "--out", str(tmp_path / "o"), "--algorithm", "ecdsa-p256", "--passphrase-env", "WORDS", "--json"]
     )

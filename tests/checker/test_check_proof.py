@@ -150,6 +150,7 @@ CHALLENGES = [
     ("another version", challenge_file("cd" * 16, version=2), (MalformedInputError, "/formatVersion")),
     ("a nonce that is too long", challenge_file("cd" * 65), (MalformedInputError, "/nonce")),
     ("a nonce of eight bytes", challenge_file("cd" * 8), (MalformedInputError, "/nonce")),
+    ("a nonce of an odd number of digits", challenge_file("cd" * 16 + "0"), (MalformedInputError, "/nonce")),
     ("an upper-case nonce", challenge_file("CD" * 16), (MalformedInputError, "/nonce")),
     ("no time", challenge_file("cd" * 16, made=""), (MalformedInputError, "/createdAt")),
     ("a member missing", b'{"formatVersion":1,"nonce":"' + b"cd" * 16 + b'"}', (MalformedInputError, "")),
