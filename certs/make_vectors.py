@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from certs.vector_maker import envelopes, foreign, materials, networks, proofs, sites, statements, texts
+from certs.vector_maker import envelopes, foreign, freshness, materials, networks, proofs, sites, statements, texts
 from certs.vector_maker.cases import Case, Group
 from certs.vector_maker.expressions import described
 from certs.vector_maker.owner import CERTIFICATE, Chain, structural
@@ -44,6 +44,8 @@ GROUPS = [
     Group("gates at hidden outputs", "base/hidden", sites.HIDDEN_CASES, sites.NOTES),
     Group("gates that hold margins", "base/held", sites.HELD_CASES, {}),
     Group("shifts", "base/shift", sites.SHIFT_CASES, {}),
+    Group("keys, stores and earlier certificates", "base/records", freshness.CASES, freshness.NOTES),
+    Group("records that are not proved", "base/foreign", freshness.UNPROVED_CASES, freshness.UNPROVED_NOTES),
 ]
 
 
