@@ -102,6 +102,7 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
             require_covered(run, statement, earlier, problem.forget)
         outcomes = decide_claims(run, statement, problem, say)
         require_demands(run, statement, problem, outcomes)
+        run.require_time("verification")
     except AssumptionNotPermittedError as error:
         return _ended(run, UNDECIDED, error)
     except LimitError as error:

@@ -23,6 +23,7 @@ from prune_verify.checker.errors import PolicyError
 from prune_verify.checker.merkle import set_root
 from prune_verify.checker.policy import parse_trust
 from prune_verify.checker.records import canonical_records, load_records
+from prune_verify.checker.verify import verify
 from prune_verify.signing import sign_payload
 from tests.dishonest_owner import Owner, failure
 
@@ -290,6 +291,20 @@ def test_a_verification_that_takes_longer_than_the_policy_allows_is_undecided(ow
     assert owner.verdict().word == "VERIFIED"
     monkeypatch.setattr(time, "monotonic", lambda: clock() + 61)
     assert failure(owner.verdict()) == ("UNDECIDED", "E_LIMIT", "predicate/claims/C1")
+
+
+@pytest.mark.parametrize(("word", "path"), [("claim C3", "predicate/claims/C4"), ("claim C8", "verification")])
+def test_time_is_looked_at_between_claims_and_at_the_end(owner: Owner, monkeypatch, word: str, path: str) -> None:
+    clock, passed = time.monotonic, [0]
+    demand(owner, max_seconds=60)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+
+    def say(words: str) -> None:
+        passed[0] = 61 if words.startswith(word) else passed[0]
+
+    verdict = verify(owner.inputs(), say)
+    assert failure(verdict) == ("UNDECIDED", "E_LIMIT", path)
+    assert len(verdict.claims) == int(word[-1])  # the step that had begun is whole
 
 
 # --- a certificate that replaces another ---
