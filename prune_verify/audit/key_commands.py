@@ -122,7 +122,7 @@ def _said(changed: Changed, what: str) -> Said:
     store, raised = changed.store, changed.policy
     lines = [f"{changed.keyid} {what}".strip(), f"version {store.version}, sha256 {changed.sha256}"]
     if raised is None:
-        lines.append(f"set min_trust_version = {store.version} in your policy: older stores are then refused")
+        lines.append(f"see that your policy has min_trust_version = {store.version}: older stores are then refused")
     else:
         lines.append(f"{raised} now demands min_trust_version = {store.version}")
     data: dict[str, object] = {"version": store.version, "sha256": changed.sha256}

@@ -440,6 +440,16 @@ def test_records_one_by_one(owner: Owner, earlier: Owner) -> None:
     assert failure(owner.verdict(**given | replaces(owner, earlier)))[2] == "predicate/supersedes"
 
 
+def test_terms_hold_for_the_records_that_are_left_where_both_sets_show_which(owner: Owner, earlier: Owner) -> None:
+    """A policy that lets all four records be withdrawn bears weaker terms, unless the sets show that none was."""
+    earlier.edit(said(region=BALL | {"radius": "0.2"}))
+    given = replaces(owner, earlier)
+    demand(owner, max_withdrawn=4)
+    assert owner.verdict(**given).word == "VERIFIED"
+    given["superseded_forget"] = str(earlier.folder / "forget.npz")
+    assert failure(owner.verdict(**given))[2] == f"{TERMS} (radius of C1 of the earlier certificate)"
+
+
 OPENED = [
     ("the records are not those of the earlier certificate", lambda o, e: np.savez(e.folder / "forget.npz", x=np.load(e.folder / "forget.npz")["x"] / 2, y=np.load(e.folder / "forget.npz")["y"]), {}, ("REJECTED", "E_SUBJECT", "a.unlearn.json/payload/predicate/forgetSet/root")),
     ("there is no opening of the earlier set", lambda o, e: (e.folder / "openings.json").unlink(), {}, ("UNDECIDED", "E_DATA_MISSING", "")),
