@@ -72,7 +72,8 @@ coverage: $(STAMP) ## the fast tests with branch coverage of the checker
 bench: $(STAMP) ## how the chain scales, on full-size data: DATA=$(DATA)
 	$(BIN)/prune-verify bench chain --data $(DATA)
 
-examples: $(STAMP) ## make certs/examples and patches anew (new keys, new digests)
+examples: $(STAMP) ## make certs/examples, certs/policies and patches anew (new keys, new digests)
+	PYTHONPATH=. $(BIN)/python certs/make_policies.py
 	PYTHONPATH=. $(BIN)/python certs/make_examples.py
 	PYTHONPATH=. $(BIN)/python certs/make_patches.py
 

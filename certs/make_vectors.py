@@ -12,7 +12,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from certs.vector_maker import commitments, envelopes, foreign, materials, networks, proofs, sites, statements, texts
+from certs.vector_maker import (
+    commitments,
+    envelopes,
+    foreign,
+    freshness,
+    materials,
+    networks,
+    proofs,
+    sites,
+    statements,
+    texts,
+)
 from certs.vector_maker.cases import Case, Group
 from certs.vector_maker.expressions import described
 from certs.vector_maker.owner import CERTIFICATE, Chain, structural
@@ -47,6 +58,8 @@ GROUPS = [
     Group("shifts that open together", "base/shift", sites.TOGETHER_CASES, {}),
     Group("training sets and receipts", "base/records", commitments.CASES, commitments.NOTES, commitments.COMMAND),
     Group("receipts without a training set", "base/records", commitments.WITHOUT_CASES, {}),
+    Group("keys, stores and earlier certificates", "base/records", freshness.CASES, freshness.NOTES),
+    Group("records that are not proved", "base/foreign", freshness.UNPROVED_CASES, freshness.UNPROVED_NOTES),
 ]
 
 

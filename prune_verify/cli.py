@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from prune_verify import __version__
 from prune_verify.audit.endpoint_options import add_audit
+from prune_verify.audit.key_options import Adder, add_challenge, add_keygen, add_sign, add_trust
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
     add_verify_arguments,
@@ -106,39 +107,27 @@ def _export(options: argparse.Namespace) -> Result:
 
 
 def _keygen(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.keys import keygen
+    from prune_verify.audit.key_commands import keygen_command
 
-    made = keygen(options.out)
-    text = f"wrote {made.private} (keep it secret) and {made.public}\nkeyid {made.keyid}"
-    return Result(0, text, {"key": str(made.private), "pub": str(made.public), "keyid": made.keyid})
+    return Result(*keygen_command(options))
 
 
 def _trust(options: argparse.Namespace) -> Result:
-    from prune_verify.audit import keys
+    from prune_verify.audit.key_commands import trust_command
 
-    if options.action == "init":
-        policy = options.policy or options.trust.with_name("policy.toml")
-        keys.trust_init(options.trust, policy, days=options.days)
-        text = f"wrote {options.trust} (trusts nobody yet) and {policy} (read it and set what you demand)"
-        return Result(0, text, {"trust": str(options.trust), "policy": str(policy)})
-    if options.action == "add":
-        if options.key is None:
-            return _failed("trust add needs --key PREFIX.pub", "E_USAGE", 2)
-        keyid = keys.trust_add(options.trust, options.key, options.role, options.name)
-        return Result(
-            0, f"{options.name} ({keyid}) now has role {options.role}", {"keyid": keyid, "role": options.role}
-        )
-    text = keys.trust_show(options.trust)
-    return Result(0, text, json.loads(options.trust.read_bytes()))
+    return Result(*trust_command(options))
+
+
+def _challenge(options: argparse.Namespace) -> Result:
+    from prune_verify.audit.key_commands import challenge_command
+
+    return Result(*challenge_command(options))
 
 
 def _sign(options: argparse.Namespace) -> Result:
-    from prune_verify.audit.keys import sign
+    from prune_verify.audit.key_commands import sign_command
 
-    digest = sign(options.statement, options.key, options.out, add=options.add)
-    return Result(
-        0, f"wrote {options.out}\npayload sha256 {digest}", {"certificate": str(options.out), "payloadSha256": digest}
-    )
+    return Result(*sign_command(options))
 
 
 def _commitments(options: argparse.Namespace) -> Result:
@@ -325,6 +314,17 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    def actions(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> Adder:
+        of_verb = verbs.add_parser(name, help=text, description=text)
+        listed = of_verb.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+        def action(word: str, what: str) -> argparse.ArgumentParser:
+            made = listed.add_parser(word, help=what, description=what, parents=common)
+            made.set_defaults(run=run)
+            return made
+
+        return action
+
     demo = add("demo", _demo, "the whole chain on the embedded data set, in about a minute")
     demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
@@ -340,21 +340,11 @@ def _parser() -> argparse.ArgumentParser:
             "export", _export, "write a request's claims as VNN-LIB properties with their networks, for other verifiers"
         )
     )
-    add("keygen", _keygen, "make a signing key").add_argument("--out", type=Path, required=True, metavar="PREFIX")
-    trust = add("trust", _trust, "the auditor's trust store")
-    trust.add_argument("action", choices=["init", "add", "show"])
-    trust.add_argument("trust", type=Path, metavar="TRUST.json")
-    trust.add_argument("--policy", type=Path, help="init: the default policy's place (default: beside TRUST.json)")
-    trust.add_argument("--days", type=int, default=3650, help="init: validity of the trust store")
-    trust.add_argument("--key", type=Path, metavar="PREFIX.pub")
-    trust.add_argument("--role", choices=["prover", "auditor", "log", "witness"], default="prover")
-    trust.add_argument("--name", default="")
+    add_keygen(add("keygen", _keygen, "make a signing key, or show the public half of one on a token"))
+    add_trust(actions("trust", _trust, "the auditor's trust store: whose keys count, in which roles, and from when on"))
+    add_challenge(actions("challenge", _challenge, "the auditor's own nonces"))
     add_verbs(verbs, common, _commitments)
-    sign = add("sign", _sign, "sign a statement")
-    sign.add_argument("statement", type=Path, metavar="STATEMENT.json")
-    sign.add_argument("--key", type=Path, required=True)
-    sign.add_argument("--out", type=Path, required=True, metavar="NAME.unlearn.json")
-    sign.add_argument("--add", action="store_true", help="add a signature to an envelope that exists")
+    add_sign(add("sign", _sign, "sign a statement"))
     verify = add("verify", _verify, "check a certificate as an auditor who trusts nothing the owner says")
     add_verify_arguments(verify)
     _add_answers(verify)

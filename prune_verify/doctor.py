@@ -45,9 +45,11 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "python-flint": ("0.6", "pip install python-flint (verify --exact is slow without it)"),
     "cvc5": ("1.2", "pip install cvc5 (for verify --resolve-smt cvc5)"),
     "urllib3": ("2.5", "pip install 'prune-verify[endpoint]' (for audit)"),
+    "securesystemslib": ("1.2", "pip install 'prune-verify[hsm]' (for keys on PKCS#11 tokens and key services)"),
+    "python-pkcs11": ("0.8", "pip install 'prune-verify[hsm]' (for keys on PKCS#11 tokens)"),
     "distributed": ("2024.8", "pip install 'prune-verify[cluster]' (for certify on a Dask cluster)"),
 }
-_MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint"}
+_MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint", "python-pkcs11": "pkcs11"}
 _INSTALL_BASE = "pip install prune-verify"
 _INSTALL_PROVER = "pip install 'prune-verify[prover]'"
 _INSTALL_AUTO_LIRPA = "pip install --no-deps auto_LiRPA==0.3"

@@ -22,6 +22,7 @@ from prune_verify.checker.encoding import (
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 from prune_verify.checker.region import Domain, domain_json, parse_domain
 from prune_verify.checker.rules import BINARY32, REAL
+from prune_verify.checker.statement import MAX_REFERENCE
 
 __all__ = ["Request", "emit_request", "parse_request"]
 
@@ -38,7 +39,7 @@ class Request:
 
     Args:
         kind: ``records``, ``class`` or ``records+class``.
-        reference: opaque to us.
+        reference: opaque to us; of several live requests their references, as a canonical JSON list.
         received_at: when it was received.
         labels: number of labels of the network.
         classes: labels to forget as a class.
@@ -100,7 +101,7 @@ def parse_request(data: bytes, path: str) -> Request:
         )
     return Request(
         kind=fields.text("kind", among=REQUEST_KINDS),
-        reference=fields.text("reference"),
+        reference=fields.text("reference", longest=MAX_REFERENCE),
         received_at=fields.time("receivedAt"),
         labels=labels,
         classes=fields.integers("classes", most=labels, greatest=labels - 1),

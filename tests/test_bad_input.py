@@ -325,9 +325,11 @@ def test_a_trust_store_without_keys(folder: Path, capsys) -> None:
     (folder / "trust.json").unlink()
     (folder / "policy.toml").rename(folder / "kept.toml")
     run_words(["trust", "init", str(folder / "trust.json")])
-    (folder / "kept.toml").rename(folder / "policy.toml")
     assert checker_main(Owner(folder).words()) == 1
     assert "role prover" in capsys.readouterr().out
+    (folder / "kept.toml").rename(folder / "policy.toml")  # beside a policy that has seen a later store it is no store
+    assert checker_main(Owner(folder).words()) == 2
+    assert "min_trust_version" in capsys.readouterr().err
 
 
 def test_signing_without_a_key(folder: Path) -> None:

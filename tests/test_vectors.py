@@ -127,7 +127,7 @@ CATALOGUE = [
     ("10^5 signatures", ["ManySignatures"]),
     ("first bad then good", ["BadThenGood"]),
     ("roles confused (prover signs a verdict, auditor signs a certificate)", ["Roles"]),
-    ("key of owner A on owner B's model", ["OtherOwner"]),
+    ("key of owner A on owner B's model", ["OtherOwner", "OtherOwnersModel"]),
     ("key shipped inside the file", ["KeyInside"]),
     ("revoked, expired, not yet valid", ["KeyState"]),
     ("small-order Ed25519 keys", ["WeakKey"]),
@@ -277,7 +277,7 @@ def test_hostile_files_in_the_working_directory(tmp_path: Path) -> None:
 def test_killed_in_the_middle(tmp_path: Path) -> None:
     """A run that is killed has printed nothing that looks like an answer, and does not end with 0."""
     words = materialise(*HONEST, tmp_path)
-    waits = "import sys, time; from prune_verify.checker import verify; verify.set_root = lambda *_: time.sleep(60); from prune_verify.checker.__main__ import main; sys.stderr.write('ready'); sys.stderr.flush(); sys.exit(main(sys.argv[1:]))"
+    waits = "import sys, time; from prune_verify.checker import verify; verify.require_committed = lambda *_: time.sleep(60); from prune_verify.checker.__main__ import main; sys.stderr.write('ready'); sys.stderr.flush(); sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", waits, "verify", *words]
     with subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -249,9 +249,7 @@ def head_of(base_bytes: bytes, classes: tuple[int, ...], gates: tuple[Gate, ...]
 
 def policy(**changed: str) -> bytes:
     """The policy of the vectors: the default one with small limits."""
-    lines = default_policy_text().splitlines(keepends=True)
-    later = ("require_commitment", "require_countersignature")  # the first policies were without them
-    text = "".join(line for line in lines if not line.startswith(later))
+    text = default_policy_text()
     for old, new in {
         "min_retain_records = 100": "min_retain_records = 40",
         "max_age_days = 365": "max_age_days = 3650",

@@ -16,6 +16,7 @@ from prune_verify.checker.encoding import format_decimal, format_time, sha256_he
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import printable
 from prune_verify.checker.statement import Statement, parse_statement
+from prune_verify.checker.supersede import listed_requests
 
 __all__ = ["inspect_text"]
 
@@ -40,13 +41,14 @@ def _claim(item: ClaimStatement) -> str:
 
 
 def _lines(statement: Statement) -> list[str]:
+    requests = listed_requests(statement.request_reference)
     domain = f"{format_decimal(statement.domain.lower[0])}..{format_decimal(statement.domain.upper[0])}"
     lines = [
         f"certificate {statement.certificate_id}",
         f"patched network {statement.patched_name}  sha256 {statement.patched_sha256}",
         f"base network {statement.base_name}  sha256 {statement.base_sha256}",
         f"made by {' '.join(statement.prover)}",
-        f"request {statement.request_kind}  reference {statement.request_reference!r}",
+        f"request {statement.request_kind}  live requests {', '.join(map(repr, requests)) or 'not named'}",
         f"issued {format_time(statement.issued_at)}",
         f"valid {format_time(statement.not_before)} to {format_time(statement.expires_at)}",
         f"challenge {statement.challenge or 'none'}  supersedes {statement.supersedes or 'nothing'}",

@@ -26,6 +26,12 @@ _POLICY = """\
 lower = [{lower}]
 upper = [{upper}]
 
+[keys]
+min_trust_version = 1
+min_prover_signatures = 1
+min_auditor_signatures = 0
+require_bound_keys = false
+
 [claims]
 min_forget_radius = {radius}
 min_retained_radius = {retained}
@@ -36,6 +42,7 @@ required_for_records = [{records}]
 required_for_class = [{classes}]
 arithmetics = [{arithmetics}]
 permitted_assumptions = ["z3_unsat:*"]
+min_proved_share = 1
 
 [records]
 max_conflicts = 1000000000
@@ -44,15 +51,20 @@ max_already_wrong_share = 1
 min_forget_records = 1
 min_retain_records = 1
 encoding_sha256 = "{encoding}"
+require_commitment = false
+require_countersignature = false
 
 [freshness]
 max_age_days = 1000000
 require_challenge = false
+require_superseded = false
+max_withdrawn = 0
 
 [limits]
 max_model_bytes = 1073741824
 max_evidence_bytes = 268435456
 max_records = 16777216
+max_seconds = 1000000000
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+_NONCE = re.compile("(?:[0-9a-f]{2}){16,64}")  # 16 to 64 bytes
 _EXACT = "compute every bound that decides in integers (python-flint makes it fast) instead of rigorous float64"
 
 
@@ -57,6 +59,23 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forget", metavar="RECORDS", help="the forget set: npz, csv, or IMAGES,LABELS[:indices.txt]")
     parser.add_argument("--retain", metavar="RECORDS", help="the retained set")
     parser.add_argument("--openings", type=Path, help="default: openings.json beside the certificate")
+    _add_earlier_files(parser)
+    parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
+    parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
+    parser.add_argument("--exact", action="store_true", help=_EXACT)
+    parser.add_argument(
+        "--resolve-smt", choices=SOLVERS, help="put what the owner left to z3 to this solver, installed here"
+    )
+    parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
+    for name, what in (("signature", "whoever signed, or nobody"), ("time", "whatever the dates say")):
+        parser.add_argument(
+            f"--insecure-skip-{name}", action="store_true", help=f"show the rest, {what}; never more than UNDECIDED"
+        )
+
+
+def _add_earlier_files(parser: argparse.ArgumentParser) -> None:
+    """What the auditor holds from before: a commitment, receipts, the certificate that is replaced."""
     parser.add_argument(
         "--commitment",
         type=Path,
@@ -71,14 +90,16 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R.receipt.json",
         help="of a data subject, whose record must be among the forgotten ones (repeatable)",
     )
-    parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
-    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
-    parser.add_argument("--challenge", metavar="FILE|HEX", help="the nonce that you gave the owner")
-    parser.add_argument("--exact", action="store_true", help=_EXACT)
     parser.add_argument(
-        "--resolve-smt", choices=SOLVERS, help="put what the owner left to z3 to this solver, installed here"
+        "--supersedes",
+        type=Path,
+        metavar="OLD.unlearn.json",
+        help="the certificate that this one replaces, as you hold it: compare what both cover",
     )
-    parser.add_argument("--at-time", metavar="T", help="judge validity at this time, YYYY-MM-DDTHH:MM:SSZ")
+    parser.add_argument("--superseded-forget", metavar="RECORDS", help="its forget set: compare record by record")
+    parser.add_argument(
+        "--superseded-openings", type=Path, metavar="FILE", help="default: openings.json beside OLD.unlearn.json"
+    )
 
 
 def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,11 +171,17 @@ def challenge_of(value: str | None) -> str | None:
     """
     if value is None:
         return None
-    if set(value) <= set("0123456789abcdef") and 32 <= len(value) <= 128:  # noqa: PLR2004 - 16 to 64 bytes
+    if _NONCE.fullmatch(value):
         return value
-    fields = Members(parse_json(read_file(Path(value), "challenge", 2**16), value), value, ("formatVersion", "nonce"))
+    data, names = read_file(Path(value), "challenge", 2**16), ("formatVersion", "nonce", "createdAt", "note")
+    fields = Members(parse_json(data, value), value, names)
     fields.integer("formatVersion", least=1, most=1)
-    return fields.text("nonce", longest=128)
+    fields.time("createdAt")
+    fields.text("note")
+    nonce = fields.text("nonce", longest=128)
+    if not _NONCE.fullmatch(nonce):
+        raise MalformedInputError(fields.place("nonce"), "nonce", "32 to 128 lower-case hex digits", nonce)
+    return nonce
 
 
 def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda _: None) -> Verdict:
@@ -183,6 +210,11 @@ def run_verify(options: argparse.Namespace, say: Callable[[str], None] = lambda 
         label_column=options.label_column,
         encoding=options.encoding,
         challenge=challenge_of(options.challenge),
+        supersedes=options.supersedes,
+        superseded_forget=options.superseded_forget,
+        superseded_openings=options.superseded_openings,
+        insecure_skip_signature=options.insecure_skip_signature,
+        insecure_skip_time=options.insecure_skip_time,
         exact=options.exact,
         resolve_smt=options.resolve_smt,
         at_time=parse_time(options.at_time, "--at-time") if options.at_time else None,

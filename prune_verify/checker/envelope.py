@@ -28,6 +28,7 @@ from prune_verify.checker.encoding import Members, canonical_json, parse_base64,
 from prune_verify.checker.errors import KeyIdError, MalformedInputError, SignatureError, UnsupportedVersionError
 
 __all__ = [
+    "MAX_SIGNATURES",
     "PAYLOAD_TYPE",
     "Envelope",
     "OpenedEnvelope",
@@ -218,7 +219,9 @@ class OpenedEnvelope:
     signers: tuple[tuple[str, str], ...]
 
 
-def open_envelope(data: bytes, path: str, keys: Mapping[str, tuple[PublicKey, str]], threshold: int) -> OpenedEnvelope:
+def open_envelope(
+    data: bytes, path: str, keys: Mapping[str, tuple[PublicKey, str]], threshold: int, what: str = "trusted signers"
+) -> OpenedEnvelope:
     """Establish that enough trusted keys signed the payload.
 
     Args:
@@ -226,6 +229,7 @@ def open_envelope(data: bytes, path: str, keys: Mapping[str, tuple[PublicKey, st
         path: its name, for errors.
         keys: the auditor's keys for the role, by keyid, each with its name.
         threshold: how many distinct ones must have signed, at least 1.
+        what: who they are, for errors.
 
     Raises:
         MalformedInputError: not an envelope.
@@ -247,9 +251,7 @@ def open_envelope(data: bytes, path: str, keys: Mapping[str, tuple[PublicKey, st
         elif any(key.verifies(message, signature) for key, _ in keys.values()):
             raise KeyIdError(f"{where}/keyid", "keyid", "the SHA-256 of the key that verifies", keyid)
     if threshold < 1 or len(signers) < threshold:
-        raise SignatureError(
-            f"{path}/signatures", "trusted signers", f"at least {max(threshold, 1)}", str(len(signers))
-        )
+        raise SignatureError(f"{path}/signatures", what, f"at least {max(threshold, 1)}", str(len(signers)))
     if envelope.payload_type != PAYLOAD_TYPE:
         raise UnsupportedVersionError(f"{path}/payloadType", "payload type", PAYLOAD_TYPE, envelope.payload_type)
     return OpenedEnvelope(envelope.payload, sha256_hex(envelope.payload), tuple(signers))

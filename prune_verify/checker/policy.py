@@ -26,8 +26,8 @@ from prune_verify.checker.encoding import (
     parse_digest,
     parse_json,
 )
-from prune_verify.checker.envelope import PublicKey, load_public_key
-from prune_verify.checker.errors import MalformedInputError, SignatureError, UnsupportedVersionError
+from prune_verify.checker.envelope import MAX_SIGNATURES, PublicKey, load_public_key
+from prune_verify.checker.errors import MalformedInputError, PolicyError, SignatureError, UnsupportedVersionError
 from prune_verify.checker.region import Domain
 from prune_verify.checker.rules import BINARY32, REAL
 
@@ -46,7 +46,8 @@ FORMAT_VERSION = 1
 ROLES = ("prover", "auditor", "log", "witness")
 _MOST_DIGITS = 64  # as decimals in strings
 _MOST_BYTES = 2**32  # a file is read whole
-_KEY = ("name", "spki", "roles", "notBefore", "notAfter", "revoked")
+_KEY = ("name", "spki", "roles", "baseModels", "notBefore", "notAfter", "revoked")
+_MOST_MODELS = 1024  # that one key is bound to
 
 
 # --- trust store ---
@@ -63,6 +64,7 @@ class TrustedKey:
         not_before: when it becomes valid.
         not_after: when it ends.
         revoked: (time, reason), or None.
+        base_models: SHA-256 of the base networks that it may sign about; None: of any.
 
     """
 
@@ -72,14 +74,19 @@ class TrustedKey:
     not_before: datetime
     not_after: datetime
     revoked: tuple[datetime, str] | None = None
+    base_models: tuple[str, ...] | None = None
 
-    def unusable(self, now: datetime) -> str | None:
-        """Why the key does not count at a time, or None."""
+    def unusable(self, now: datetime, *, dated: bool = True) -> str | None:
+        """Why the key does not count at a time, or None; revocation counts also where dates are not looked at."""
         if self.revoked is not None and self.revoked[0] <= now:
             return f"revoked since {format_time(self.revoked[0])}: {self.revoked[1]}"
-        if not self.not_before <= now:
+        if dated and not self.not_before <= now:
             return f"not valid before {format_time(self.not_before)}"
-        return None if now < self.not_after else f"expired at {format_time(self.not_after)}"
+        return None if not dated or now < self.not_after else f"expired at {format_time(self.not_after)}"
+
+    def speaks_of(self, base_sha256: str, *, bound: bool) -> bool:
+        """Whether the key may sign about a base network; with ``bound``, only a key that is bound to it may."""
+        return not bound if self.base_models is None else base_sha256 in self.base_models
 
 
 @dataclass(frozen=True)
@@ -99,28 +106,39 @@ class TrustStore:
     keys: tuple[TrustedKey, ...]
     thresholds: Mapping[str, int]
 
-    def keys_for(self, role: str, now: datetime) -> tuple[dict[str, tuple[PublicKey, str]], int]:
+    def keys_for(self, role: str, now: datetime, *, dated: bool = True) -> tuple[dict[str, tuple[PublicKey, str]], int]:
         """The usable keys of a role by keyid, with their names, and the role's threshold.
 
         Raises:
             SignatureError: the store has expired, or the role has no usable key (the reasons are named).
 
         """
-        if now >= self.expires:
+        if dated and now >= self.expires:
             raise SignatureError(
                 "trust store", "validity of the trust store", format_time(now), format_time(self.expires)
             )
-        refused = self.unusable(role, now)
+        refused = self.unusable(role, now, dated=dated)
         keys = [item for item in self.keys if role in item.roles and item.key.keyid not in refused]
         if not keys:
             reasons = "; ".join(refused.values()) or "none"
             raise SignatureError("trust store", f"a usable key with role {role}", "one", reasons)
         return {item.key.keyid: (item.key, item.name) for item in keys}, self.thresholds.get(role, 1)
 
-    def unusable(self, role: str, now: datetime) -> dict[str, str]:
+    def unusable(self, role: str, now: datetime, *, dated: bool = True) -> dict[str, str]:
         """Whose keys of a role do not count at a time, and why, by keyid."""
-        reasons = ((item, item.unusable(now)) for item in self.keys if role in item.roles)
+        reasons = ((item, item.unusable(now, dated=dated)) for item in self.keys if role in item.roles)
         return {item.key.keyid: f"{item.name} {reason}" for item, reason in reasons if reason is not None}
+
+    def require_version(self, least: int, path: str) -> None:
+        """Refuse a store that is older than the policy has seen: a revocation would be undone (rollback).
+
+        Raises:
+            PolicyError: it is older.
+
+        """
+        if self.version < least:
+            expected = f"at least {least}, the policy's min_trust_version"
+            raise PolicyError(f"{path}/version", "version of the trust store", expected, str(self.version))
 
 
 def _trusted_key(value: Json, path: str) -> TrustedKey:
@@ -136,7 +154,16 @@ def _trusted_key(value: Json, path: str) -> TrustedKey:
         not_before=fields.time("notBefore"),
         not_after=fields.time("notAfter"),
         revoked=revoked,
+        base_models=None if fields.null("baseModels") else _base_models(fields),
     )
+
+
+def _base_models(fields: Members) -> tuple[str, ...]:
+    place = fields.place("baseModels")
+    found = tuple(parse_digest(item, place) for item in fields.items("baseModels", most=_MOST_MODELS))
+    if not found or len(set(found)) != len(found):
+        raise MalformedInputError(place, "base networks of a key", "null, or different digests", str(len(found)))
+    return found
 
 
 def parse_trust(data: bytes, path: str) -> TrustStore:
@@ -178,6 +205,7 @@ def emit_trust(store: TrustStore) -> bytes:
                 "name": item.name,
                 "spki": b64encode(item.key.spki).decode(),
                 "roles": list(item.roles),
+                "baseModels": None if item.base_models is None else list(item.base_models),
                 "notBefore": format_time(item.not_before),
                 "notAfter": format_time(item.not_after),
                 "revoked": revoked,
@@ -202,6 +230,10 @@ class Policy:
     """What a certificate has to prove for the auditor. Names and meaning: the text of :func:`default_policy_text`."""
 
     domain: Domain
+    min_trust_version: int
+    min_prover_signatures: int
+    min_auditor_signatures: int
+    require_bound_keys: bool
     min_forget_radius: Fraction
     min_retained_radius: Fraction
     min_margin: Fraction
@@ -211,6 +243,7 @@ class Policy:
     required_claims_class: tuple[str, ...]
     arithmetics: tuple[str, ...]
     permitted_assumptions: tuple[str, ...]
+    min_proved_share: Fraction
     max_conflicts: int
     max_slab_share: Fraction
     max_already_wrong_share: Fraction
@@ -221,9 +254,12 @@ class Policy:
     require_countersignature: bool
     max_age_days: int
     require_challenge: bool
+    require_superseded: bool
+    max_withdrawn: int
     max_model_bytes: int
     max_evidence_bytes: int
     max_records: int
+    max_seconds: int
 
     def permits(self, assumption: str) -> bool:
         """Whether an assumption is on the list, by its name or by its kind (``z3_unsat:*``)."""
@@ -239,6 +275,12 @@ _DEFAULT = """\
 lower = {lower}
 upper = {upper}
 
+[keys]
+min_trust_version = 1            # an older trust store is refused (rollback); `trust` commands raise it
+min_prover_signatures = 1        # different keys with role prover; more where the trust store's threshold is higher
+min_auditor_signatures = 0       # other keys with role auditor that must have countersigned the certificate
+require_bound_keys = false       # only keys that the trust store binds to the base network count (trust add --base)
+
 [claims]
 min_forget_radius = 0.1          # l-infinity; a smaller region could be one exact record only
 min_retained_radius = 0.05
@@ -249,6 +291,7 @@ required_for_records = ["forget", "retain_exact", "locality"]      # family lear
 required_for_class = ["forget_class", "retain_other_labels"]
 arithmetics = ["ieee754-binary32"]     # "real" alone never gives VERIFIED: a network can tell the two apart
 permitted_assumptions = []       # such as "z3_unsat:*"; each is printed with the verdict
+min_proved_share = 1             # of each claim about retained records (the others are named); of forget records: all
 
 [records]
 max_conflicts = 0                # retained records inside a support; they are listed by index
@@ -263,11 +306,14 @@ require_countersignature = false # of that commitment, by keys with role auditor
 [freshness]
 max_age_days = 365
 require_challenge = false        # demand your own nonce (--challenge)
+require_superseded = false       # where a certificate replaces another one, demand that one (--supersedes)
+max_withdrawn = 0                # of that one's records and classes, and of its requests, how many may be gone
 
 [limits]                         # of bytes at most 4294967296
 max_model_bytes = 1073741824
 max_evidence_bytes = 268435456
 max_records = 16777216
+max_seconds = 86400              # of verification, looked at between claims; longer is UNDECIDED
 """
 
 
@@ -283,14 +329,30 @@ def _is_short(number: Decimal | int) -> bool:
     return max(number.adjusted(), 0) + 1 - min(int(number.as_tuple().exponent), 0) <= _MOST_DIGITS
 
 
-class _Table:
-    """A closed TOML table; members that came later than the first policies may be missing, and then demand nothing."""
+_MEMBERS = {
+    "domain": ("lower", "upper"),
+    "keys": ("min_trust_version", "min_prover_signatures", "min_auditor_signatures", "require_bound_keys"),
+    "claims": (
+        "min_forget_radius", "min_retained_radius", "min_margin", "max_delta", "max_band_width",
+        "required_for_records", "required_for_class", "arithmetics", "permitted_assumptions", "min_proved_share",
+    ),
+    "records": (
+        "max_conflicts", "max_slab_share", "max_already_wrong_share", "min_forget_records", "min_retain_records",
+        "encoding_sha256", "require_commitment", "require_countersignature",
+    ),
+    "freshness": ("max_age_days", "require_challenge", "require_superseded", "max_withdrawn"),
+    "limits": ("max_model_bytes", "max_evidence_bytes", "max_records", "max_seconds"),
+}  # fmt: skip
 
-    def __init__(self, value: object, path: str, names: tuple[str, ...], later: tuple[str, ...] = ()) -> None:
+
+class _Table:
+    """A closed TOML table."""
+
+    def __init__(self, value: object, path: str, names: tuple[str, ...]) -> None:
         if not isinstance(value, dict):
             raise MalformedInputError(path, "form", "a table", type(value).__name__)
         for name in (*names, *value):
-            if name not in value or name not in (*names, *later):
+            if name not in value or name not in names:
                 raise MalformedInputError(
                     f"{path}/{name}", "closed form", "exactly the known members", "missing or unknown"
                 )
@@ -320,6 +382,12 @@ class _Table:
             raise self._bad(name, "a number from 0")
         return found
 
+    def share(self, name: str) -> Fraction:
+        found = self.decimal(name)
+        if not 0 < found <= 1:
+            raise self._bad(name, "a number above 0, at most 1")
+        return found
+
     def integer(self, name: str, least: int = 0, most: int = MAX_INTEGER) -> int:
         found = self.value[name]
         if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= most:
@@ -327,7 +395,7 @@ class _Table:
         return found
 
     def boolean(self, name: str) -> bool:
-        found = self.value.get(name, False)
+        found = self.value[name]
         if not isinstance(found, bool):
             raise self._bad(name, "true or false")
         return found
@@ -352,17 +420,16 @@ def parse_policy(data: bytes, path: str) -> Policy:
         MalformedInputError: not TOML, a member missing or unknown, or of another form; the path names it.
 
     """
-    try:
-        found = tomllib.loads(data.decode(), parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError, ArithmeticError) as error:
-        raise MalformedInputError(path, "policy", "TOML", str(error)) from None
-    names = ("domain", "claims", "records", "freshness", "limits")
-    whole = _Table(found, path, names)
-    tables = dict(zip(names, _tables(whole), strict=True))
-    claims, records, limits = tables["claims"], tables["records"], tables["limits"]
+    tables = _tables(data, path)
+    keys, claims, records = tables["keys"], tables["claims"], tables["records"]
+    freshness, limits = tables["freshness"], tables["limits"]
     encoding = records.text("encoding_sha256")
     return Policy(
         domain=Domain(tables["domain"].decimals("lower"), tables["domain"].decimals("upper")),
+        min_trust_version=keys.integer("min_trust_version", 1),
+        min_prover_signatures=keys.integer("min_prover_signatures", 1, MAX_SIGNATURES),
+        min_auditor_signatures=keys.integer("min_auditor_signatures", 0, MAX_SIGNATURES),
+        require_bound_keys=keys.boolean("require_bound_keys"),
         min_forget_radius=claims.amount("min_forget_radius"),
         min_retained_radius=claims.amount("min_retained_radius"),
         min_margin=claims.amount("min_margin"),
@@ -372,6 +439,7 @@ def parse_policy(data: bytes, path: str) -> Policy:
         required_claims_class=claims.texts("required_for_class", CLAIM_KINDS),
         arithmetics=claims.texts("arithmetics", (BINARY32, REAL)),
         permitted_assumptions=claims.texts("permitted_assumptions"),
+        min_proved_share=claims.share("min_proved_share"),
         max_conflicts=records.integer("max_conflicts"),
         max_slab_share=records.amount("max_slab_share"),
         max_already_wrong_share=records.amount("max_already_wrong_share"),
@@ -380,27 +448,22 @@ def parse_policy(data: bytes, path: str) -> Policy:
         encoding_sha256=None if encoding == "none" else parse_digest(encoding, f"{path}/records/encoding_sha256"),
         require_commitment=records.boolean("require_commitment"),
         require_countersignature=records.boolean("require_countersignature"),
-        max_age_days=min(tables["freshness"].integer("max_age_days", 1), 10**6),
-        require_challenge=tables["freshness"].boolean("require_challenge"),
+        max_age_days=min(freshness.integer("max_age_days", 1), 10**6),
+        require_challenge=freshness.boolean("require_challenge"),
+        require_superseded=freshness.boolean("require_superseded"),
+        max_withdrawn=freshness.integer("max_withdrawn"),
         max_model_bytes=limits.integer("max_model_bytes", 1, _MOST_BYTES),
         max_evidence_bytes=limits.integer("max_evidence_bytes", 1, _MOST_BYTES),
         max_records=limits.integer("max_records", 1),
+        max_seconds=limits.integer("max_seconds", 1),
     )
 
 
-def _tables(whole: _Table) -> list[_Table]:
-    members = {
-        "domain": ("lower", "upper"),
-        "claims": (
-            "min_forget_radius", "min_retained_radius", "min_margin", "max_delta", "max_band_width",
-            "required_for_records", "required_for_class", "arithmetics", "permitted_assumptions",
-        ),
-        "records": (
-            "max_conflicts", "max_slab_share", "max_already_wrong_share", "min_forget_records", "min_retain_records",
-            "encoding_sha256",
-        ),
-        "freshness": ("max_age_days", "require_challenge"),
-        "limits": ("max_model_bytes", "max_evidence_bytes", "max_records"),
-    }  # fmt: skip
-    later = {"records": ("require_commitment", "require_countersignature")}
-    return [_Table(whole.value[n], f"{whole.path}/{n}", names, later.get(n, ())) for n, names in members.items()]
+def _tables(data: bytes, path: str) -> dict[str, _Table]:
+    """The closed tables of a policy, by name."""
+    try:
+        found = tomllib.loads(data.decode(), parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError, ArithmeticError) as error:
+        raise MalformedInputError(path, "policy", "TOML", str(error)) from None
+    whole = _Table(found, path, tuple(_MEMBERS))
+    return {name: _Table(whole.value[name], f"{path}/{name}", names) for name, names in _MEMBERS.items()}

@@ -26,6 +26,7 @@ from prune_verify.checker.region import Domain, domain_json, parse_domain
 from prune_verify.checker.rules import BINARY32, REAL
 
 __all__ = [
+    "MAX_REFERENCE",
     "NON_CLAIMS",
     "Evidence",
     "Measurement",
@@ -45,6 +46,7 @@ NON_CLAIMS = (
     "Membership inference, relearning and disclosure are measured, never proved.",
     "Nothing is said of inputs with infinite or NaN logits, of other arithmetics or of another program than this file.",
 )
+MAX_REFERENCE = 2**18  # characters; of a stream it lists the references of all live requests
 _PREDICATE = (
     "certificateId", "issuedAt", "notBefore", "expiresAt", "supersedes", "challenge", "prover", "request",
     "originalModel", "patch", "semantics", "forgetSet", "retainSet", "claims", "evidence", "assumptions",
@@ -253,7 +255,7 @@ def _predicate(fields: Members, name: str, sha256: str) -> Statement:
         prover=(prover.text("name"), prover.text("version")),
         request_sha256=request.digest("sha256"),
         request_kind=request.text("kind", among=REQUEST_KINDS),
-        request_reference=request.text("reference"),
+        request_reference=request.text("reference", longest=MAX_REFERENCE),
         base_name=model.text("name"),
         base_sha256=model.digest("sha256"),
         base_network=model.digest("networkDigest"),

@@ -1,10 +1,10 @@
 """Verification of a certificate, step by step, in the order of FORMATS section 3.
 
- 1. the auditor's own files: trust store and policy (bad or missing: exit 2, not a verdict)
+ 1. the auditor's own files: trust store and policy (bad, missing, or a store older than the policy: exit 2, no verdict)
  2. size cap, strict envelope, strict base64
  3. signatures over the PAE of the exact payload bytes, by keys and roles of the trust store
- 4. payload type; strict payload JSON of the same bytes; closed schema; predicate type
- 5. time, challenge
+ 4. payload type; strict payload JSON of the same bytes; closed schema; predicate type; keys that are for this base
+ 5. time, challenge, and the certificate that this one replaces
  6. digests of the models and of the evidence, each read once
  7. the models and the patch, parsed from those bytes
  8. the records against model and domain; commitments of the forget and retained sets; that both together are the
@@ -25,9 +25,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prune_verify.checker.claim import LabelledRows, Problem
-from prune_verify.checker.commitment import Openings, check_commitment, parse_openings
+from prune_verify.checker.commitment import check_commitment
 from prune_verify.checker.encoding import format_time, read_file, sha256_hex
-from prune_verify.checker.envelope import open_envelope
+from prune_verify.checker.envelope import PAYLOAD_TYPE, open_envelope, parse_envelope
 from prune_verify.checker.errors import (
     AssumptionNotPermittedError,
     CheckError,
@@ -35,11 +35,13 @@ from prune_verify.checker.errors import (
     MalformedInputError,
     PolicyError,
     ProofError,
+    SignatureError,
     SubjectMismatchError,
+    UnsupportedVersionError,
 )
 from prune_verify.checker.interval import require_ieee_float64
 from prune_verify.checker.load_onnx import LoadedModel, LoadLimits, load_network
-from prune_verify.checker.merkle import set_root
+from prune_verify.checker.opened_sets import read_openings, require_committed
 from prune_verify.checker.patch import JointPatch, LearnedPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, parse_patch, require_disclosed
 from prune_verify.checker.policy import parse_policy, parse_trust
@@ -47,7 +49,6 @@ from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.receipt import check_receipts
 from prune_verify.checker.records import (
     Records,
-    canonical_records,
     check_against,
     distinct,
     duplicates_between,
@@ -57,12 +58,13 @@ from prune_verify.checker.solver import require_solver
 from prune_verify.checker.statement import PatchSummary, Statement, parse_statement
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, Verdict
 from prune_verify.checker.verify_claims import DATA_MISSING, Inputs, Run, decide_claims, require_demands
+from prune_verify.checker.verify_supersession import replaced, require_covered
 
 __all__ = ["Inputs", "summary_of", "verify"]
 
+INSECURE = "E_INSECURE"
 MAX_CERTIFICATE_BYTES = 2**26
 MAX_OWN_BYTES = 2**22
-MAX_OPENINGS_BYTES = 2**26  # an index for each forget record
 
 
 def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdict:
@@ -83,22 +85,29 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
     require_ieee_float64()
     if inputs.resolve_smt is not None:
         require_solver(inputs.resolve_smt)
-    for path in (inputs.certificate, inputs.base, inputs.patched, inputs.commitment, *inputs.receipts):
+    owned = (inputs.certificate, inputs.base, inputs.patched, inputs.commitment, inputs.supersedes, *inputs.receipts)
+    for path in owned:
         if path is not None and not path.is_file():
             raise MalformedInputError(str(path), "a file to check", "a file", "no file of this name")
     trust_bytes = read_file(inputs.trust, "trust store", MAX_OWN_BYTES)  # (1)
     policy_bytes = read_file(inputs.policy, "policy", MAX_OWN_BYTES)
     trust, policy = parse_trust(trust_bytes, str(inputs.trust)), parse_policy(policy_bytes, str(inputs.policy))
+    trust.require_version(policy.min_trust_version, str(inputs.trust))
     run = Run(inputs, trust, policy, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
     run.digests |= {"trust": sha256_hex(trust_bytes), "policy": sha256_hex(policy_bytes)}
+    run.passed("trust store", f"version {trust.version}, sha256 {run.digests['trust']}")
     if inputs.at_time is not None:
         run.warnings.append(f"validity was judged at {format_time(run.now)}, as asked, not now")
     try:
         statement = _signed(run)
         _timely(run, statement)
+        earlier = replaced(run, statement)
         problem = _files(run, statement, say)
+        if earlier is not None:
+            require_covered(run, statement, earlier, problem.forget)
         outcomes = decide_claims(run, statement, problem, say)
         require_demands(run, statement, problem, outcomes)
+        run.require_time("verification")
     except AssumptionNotPermittedError as error:
         return _ended(run, UNDECIDED, error)
     except LimitError as error:
@@ -116,20 +125,61 @@ def _ended(run: Run, word: str, error: CheckError) -> Verdict:
 
 def _signed(run: Run) -> Statement:
     """Steps 2 to 4: who signed, and what."""
-    name = run.inputs.certificate.name
+    name, policy = run.inputs.certificate.name, run.policy
     data = read_file(run.inputs.certificate, "certificate", MAX_CERTIFICATE_BYTES)  # (2)
     run.digests["certificate"] = sha256_hex(data)
-    keys, threshold = run.trust.keys_for("prover", run.now)
-    opened = open_envelope(data, name, keys, threshold)  # (3)
-    run.payload_sha256, run.signers = opened.payload_sha256, opened.signers
-    run.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in opened.signers))
+    if run.inputs.insecure_skip_signature:
+        return _unsigned(run, data, name)
+    dated = not run.inputs.insecure_skip_time
+    keys, threshold = run.trust.keys_for("prover", run.now, dated=dated)
+    least = max(threshold, policy.min_prover_signatures)
+    opened = open_envelope(data, name, keys, least)  # (3)
+    run.payload_sha256 = opened.payload_sha256
     statement = parse_statement(opened.payload, f"{name}/payload")  # (4)
+    run.signers = _bound(run, statement, opened.signers, least, "prover")
+    if policy.min_auditor_signatures:
+        others, threshold = run.trust.keys_for("auditor", run.now, dated=dated)
+        others = {keyid: item for keyid, item in others.items() if keyid not in dict(run.signers)}
+        least = max(threshold, policy.min_auditor_signatures)
+        counter = open_envelope(data, name, others, least, "countersigners with role auditor").signers
+        run.signers += _bound(run, statement, counter, least, "auditor")
+    run.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in run.signers))
     run.passed("statement", f"{len(statement.claims)} claims about {statement.patched_name}")
     return statement
 
 
+def _unsigned(run: Run, data: bytes, name: str) -> Statement:
+    """What the file says, whoever signed it: ``--insecure-skip-signature``."""
+    run.open("signature", "SKIP", "--insecure-skip-signature: nobody vouches for what this file says", INSECURE)
+    envelope = parse_envelope(data, name)
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise UnsupportedVersionError(f"{name}/payloadType", "payload type", PAYLOAD_TYPE, envelope.payload_type)
+    return parse_statement(envelope.payload, f"{name}/payload")
+
+
+def _bound(
+    run: Run, statement: Statement, signers: tuple[tuple[str, str], ...], least: int, role: str
+) -> tuple[tuple[str, str], ...]:
+    """The signers whose keys may sign about this base network: owner A's key says nothing of owner B's model."""
+    keys = {item.key.keyid: item for item in run.trust.keys}
+    counted, left = list[tuple[str, str]](), list[tuple[str, str]]()
+    for keyid, who in signers:
+        may = keys[keyid].speaks_of(statement.base_sha256, bound=run.policy.require_bound_keys)
+        (counted if may else left).append((keyid, who))
+        revoked = keys[keyid].revoked
+        if may and revoked is not None:
+            run.warnings.append(f"the key of {who} is revoked from {format_time(revoked[0])} on: {revoked[1]}")
+    if len(counted) < least:
+        got = f"{len(counted)}; not bound to it: {', '.join(who for _, who in left)}"
+        rule = f"signers with role {role} whose keys are for this base network"
+        raise SignatureError("predicate/originalModel/sha256", rule, f"at least {least}", got)
+    return tuple(counted)
+
+
 def _timely(run: Run, statement: Statement) -> None:
     """Step 5: validity, age, the auditor's challenge (T11)."""
+    if run.inputs.insecure_skip_time:
+        run.open("validity", "SKIP", "--insecure-skip-time: no date was looked at, of file, keys or store", INSECURE)
     for holds, name, expected, got in (
         (statement.issued_at <= run.now, "issuedAt", "not in the future", statement.issued_at),
         (statement.not_before <= run.now, "notBefore", "not in the future", statement.not_before),
@@ -141,16 +191,17 @@ def _timely(run: Run, statement: Statement) -> None:
             statement.issued_at,
         ),
     ):
-        if not holds:
+        if not holds and not run.inputs.insecure_skip_time:
             raise PolicyError(f"predicate/{name}", "validity", expected, format_time(got))
     wanted = run.inputs.challenge
     if wanted is None and run.policy.require_challenge:
         raise PolicyError("--challenge", "the policy requires a challenge", "the auditor's own nonce", "nothing")
     if wanted is not None and statement.challenge != wanted:
         raise PolicyError("predicate/challenge", "the auditor's challenge", wanted, statement.challenge or "nothing")
-    run.passed("validity", f"until {format_time(statement.expires_at)}" + (", challenge answered" if wanted else ""))
-    if statement.supersedes is not None:
-        run.warnings.append("the certificate supersedes another one; without a log that order is not checked")
+    if not run.inputs.insecure_skip_time:
+        run.passed("validity", f"until {format_time(statement.expires_at)}")
+    if wanted is not None:
+        run.passed("challenge", f"answered: {wanted}")
 
 
 def _read_named(path: Path, what: str, limit: int, sha256: str, place: str) -> bytes:
@@ -191,7 +242,7 @@ def _files(run: Run, statement: Statement, say: Callable[[str], None]) -> Proble
         problem.require_rebuilt()
         run.passed("patched network", "is the base with exactly the patch's nodes, rebuilt here")
     say("reading the records")
-    openings = _openings(run)
+    openings = read_openings(inputs.openings or inputs.certificate.parent / "openings.json")
     forget = _records(run, statement, base, "forget", openings.forget)  # (8)
     retain = _records(run, statement, base, "retain", openings.retain)
     _disjoint(forget, retain)
@@ -275,14 +326,6 @@ def _patch(data: bytes, base: LoadedModel, statement: Statement) -> PatchFile:
     return file
 
 
-def _openings(run: Run) -> Openings:
-    """The keys of the committed sets, where the auditor has them."""
-    path = run.inputs.openings or run.inputs.certificate.parent / "openings.json"
-    if not path.is_file():
-        return Openings(None, None)
-    return parse_openings(read_file(path, "openings", MAX_OPENINGS_BYTES), path.name)
-
-
 def _records(run: Run, statement: Statement, base: LoadedModel, which: str, key: bytes | None) -> Records | None:
     """Step 8 for one set: in the domain, of the model's shape, and the set that was committed."""
     commitment = statement.forget_set if which == "forget" else statement.retain_set
@@ -310,12 +353,7 @@ def _records(run: Run, statement: Statement, base: LoadedModel, which: str, key:
         domain=run.policy.domain,
         what=f"{which} set",
     )
-    place = f"predicate/{which}Set"
-    if len(records.y) != commitment.size:
-        raise SubjectMismatchError(f"{place}/size", "number of records", str(commitment.size), str(len(records.y)))
-    root = set_root(key, canonical_records(records))
-    if root != commitment.root:
-        raise SubjectMismatchError(f"{place}/root", "Merkle root of the committed set", commitment.root, root)
+    require_committed(records, commitment, key, f"predicate/{which}Set")
     run.distinct[which] = distinct(records)
     run.passed(f"{which} set", f"{commitment.size} records, as committed, {run.distinct[which]} different")
     return records

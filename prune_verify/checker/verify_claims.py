@@ -6,6 +6,7 @@ T25, T27.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from prune_verify.checker.bounded_claims import decide_bounded, record_query
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
 from prune_verify.checker.encoding import format_decimal, format_time
-from prune_verify.checker.errors import AssumptionNotPermittedError, PolicyError, ProofError
+from prune_verify.checker.errors import AssumptionNotPermittedError, LimitError, PolicyError, ProofError
 from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
 from prune_verify.checker.patch import JointPatch
@@ -60,7 +61,9 @@ SUPPLIED_BY: MappingProxyType[str, Literal["owner", "auditor"]] = MappingProxyTy
         "forget": "owner", "retain": "owner",
         "trust": "auditor", "policy": "auditor", "label_column": "auditor", "encoding": "auditor",
         "challenge": "auditor", "at_time": "auditor", "exact": "auditor", "resolve_smt": "auditor",
-        "commitment": "auditor", "receipts": "auditor",
+        "commitment": "auditor", "receipts": "auditor", "supersedes": "auditor",
+        "superseded_forget": "owner", "superseded_openings": "owner",
+        "insecure_skip_signature": "auditor", "insecure_skip_time": "auditor",
     }
 )  # fmt: skip
 
@@ -82,11 +85,16 @@ class Inputs:
         label_column: of csv records.
         encoding: of csv records.
         challenge: the auditor's nonce in hex, or None.
+        supersedes: the certificate that this one replaces, as the auditor holds it, or None.
+        superseded_forget: its forget set, or None.
+        superseded_openings: keys of its committed sets; ``openings.json`` beside it by default.
         at_time: judge validity at this time instead of now (archived certificates).
         exact: compute bounds in integers.
         resolve_smt: a solver of the auditor's own for questions that the owner left to z3, or None.
         commitment: of the training set, as the auditor received it before training, or None.
         receipts: that data subjects handed over.
+        insecure_skip_signature: look at what an unsigned or foreign certificate would show; at most UNDECIDED.
+        insecure_skip_time: look at it whatever the dates; at most UNDECIDED.
 
     """
 
@@ -102,11 +110,16 @@ class Inputs:
     label_column: str | None = None
     encoding: Path | None = None
     challenge: str | None = None
+    supersedes: Path | None = None
+    superseded_forget: str | None = None
+    superseded_openings: Path | None = None
     at_time: datetime | None = None
     exact: bool = False
     resolve_smt: str | None = None
     commitment: Path | None = None
     receipts: tuple[Path, ...] = ()
+    insecure_skip_signature: bool = False
+    insecure_skip_time: bool = False
 
 
 @dataclass
@@ -128,6 +141,18 @@ class Run:
     evidence: dict[str, bytes] = field(default_factory=dict)
     distinct: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def require_time(self, path: str) -> None:
+        """Refuse to go on past the policy's limit of time; whoever asks has a step behind it, none is interrupted.
+
+        Raises:
+            LimitError: it took longer.
+
+        """
+        taken, most = time.monotonic() - self.started, self.policy.max_seconds
+        if taken > most:
+            raise LimitError(path, "max_seconds of the policy", f"at most {most} s so far", f"{taken:.1f} s")
 
     def passed(self, name: str, detail: str) -> None:
         """Note a step that holds."""
@@ -158,6 +183,7 @@ def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callabl
     """Step 9: every claim decided again, and its counts compared with the statement's."""
     outcomes: dict[str, Outcome] = {}
     for item in statement.claims:
+        run.require_time(f"predicate/claims/{item.id}")
         needed = {_SETS.get(item.claim.kind)} | ({"retain"} if item.claim.cover else set())
         which = next((name for name in ("forget", "retain") if name in needed and getattr(problem, name) is None), None)
         lacking = which is not None
@@ -275,20 +301,37 @@ def _note(run: Run, item: ClaimStatement, outcome: Outcome) -> None:
     for name in outcome.assumptions:
         if name not in run.assumptions:
             run.assumptions.append(name)
-    if counts.unknown:
-        run.open(f"claim {item.id}", "UNDECIDED", f"{detail}, {counts.unknown} unknown", "E_UNKNOWN")
+    detail += f", {counts.unknown} unknown" if counts.unknown else ""
+    if counts.unknown and not _enough(run.policy, item):
+        run.open(f"claim {item.id}", "UNDECIDED", detail, "E_UNKNOWN")
     else:
         run.passed(f"claim {item.id}", detail)
+        _name_the_unknown(run, item)
     if counts.already_wrong:
         run.warnings.append(
             f"{item.id}: {counts.already_wrong} forget records were answered wrongly by the base already"
         )
 
 
+def _name_the_unknown(run: Run, item: ClaimStatement) -> None:
+    """Which retained records the claim is not proved for, where the policy bears that."""
+    if item.unknowns:
+        shown = ", ".join(map(str, item.unknowns[:12])) + (", ..." if len(item.unknowns) > 12 else "")  # noqa: PLR2004 - a readable line
+        run.warnings.append(f"{item.id}: not proved for the retained records {shown} (min_proved_share)")
+
+
+def _enough(policy: Policy, item: ClaimStatement) -> bool:
+    """Whether so many retained records are proved that the policy bears the others; never of the forget set."""
+    counts = item.counts
+    retained = _SETS.get(item.claim.kind) == "retain"
+    return retained and Fraction(counts.unknown, counts.total) <= 1 - policy.min_proved_share
+
+
 def _resolve(run: Run, item: ClaimStatement, problem: Problem, outcome: Outcome, say: Callable[[str], None]) -> None:
     """Ask the auditor's own solver what the owner left to z3; the questions are written here."""
     solver = run.inputs.resolve_smt
     for record, name in outcome.questions if solver is not None else ():
+        run.require_time(f"predicate/claims/{item.id}/smt/{record}")
         say(f"claim {item.id}: record {record} to {solver}")
         found = ask(solver or "", record_query(problem, item.claim, record))
         if found.answer == "sat":

@@ -26,6 +26,8 @@ from prune_verify.checker.patch import JointPatch
 from prune_verify.checker.patch_json import PatchFile, disclosed, emit_patch
 from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.records import Records
+from prune_verify.checker.statement import MAX_REFERENCE
+from prune_verify.checker.supersede import reference_of
 from prune_verify.repair.asked_model import margin_note, with_margin_of_errors
 from prune_verify.repair.budget import Budget, Growth, advice, measure_growth
 from prune_verify.repair.engine import Standing, repair_class_cap
@@ -246,10 +248,9 @@ def _request(stream: Stream, model: ThreatModel, base: LoadedModel, forget: Labe
     claims: tuple[str, ...] = ("forget", "retain_exact", *label, "locality") if records else ()
     claims += ("forget_class", "retain_other_labels") if stream.classes else ()
     kind = "records+class" if records and stream.classes else "records" if records else "class"
-    count = len(stream.requests)
     return Request(
         kind=kind,
-        reference=last.reference if count == 1 else f"{count} live requests, the last one {last.reference}",
+        reference=_reference(stream),
         received_at=last.received_at,
         labels=base.network.labels,
         classes=stream.classes,
@@ -263,6 +264,20 @@ def _request(stream: Stream, model: ThreatModel, base: LoadedModel, forget: Labe
         arithmetics=model.arithmetics,
         membership_acceptance=model.membership_acceptance,
     )
+
+
+def _reference(stream: Stream) -> str:
+    """The references of all live requests, in the one of the request that covers them.
+
+    Raises:
+        RepairInputError: together they are too long for a certificate.
+
+    """
+    found = reference_of(tuple(one.reference for one in stream.requests))
+    if len(found) > MAX_REFERENCE:
+        text = f"--reference: {len(stream.requests)} live requests have references of {len(found)} characters together"
+        raise RepairInputError(f"{text}; a certificate lists them all, in at most {MAX_REFERENCE}")
+    return found
 
 
 def _npz(rows: LabelledRows) -> bytes:

@@ -53,13 +53,64 @@ def test_it_names_the_payload_of_the_earlier_one_and_the_auditor_is_told(owner):
     run("trust", "init", folder / "trust.json")
     key = owner.base.parent / "owner.pub"
     run("trust", "add", folder / "trust.json", "--key", key, "--role", "prover", "--name", "owner")
-    found = json.loads(run(
+    assert predicate(owner)["request"]["reference"] == '["A","B"]'
+    words = [
         "verify", second, "--base", owner.base, "--patched", owner.out / "patched.onnx", "--trust",
         folder / "trust.json", "--policy", folder / "policy.toml", "--evidence", owner.out / "evidence", "--openings",
         owner.out / "openings.json", "--forget", owner.out / "forget.npz", "--retain", folder / "retain1.npz", "--json",
-    ))  # fmt: skip
+    ]  # fmt: skip
+    found = json.loads(run(*words))
     assert found["verdict"] == "VERIFIED"
-    assert any("supersedes" in warning for warning in found["warnings"])
+    assert any("was not compared" in warning for warning in found["warnings"])
+    found = json.loads(run(*words, "--supersedes", first))
+    assert found["verdict"] == "VERIFIED"
+    assert [check["status"] for check in found["checks"] if check["id"] == "supersession"] == ["PASS"]
+
+
+def test_what_was_withdrawn_is_shown_to_the_auditor_and_capped_by_the_policy(owner):
+    """The whole way: a request is withdrawn, its certificate replaced, and the auditor holds the earlier one."""
+    owner.step("--reference", "A", forget=[3, 7])
+    owner.step("--reference", "B", forget=[11])
+    owner.certify()
+    first, before, keys = signed(owner, "first"), owner.out / "forget.npz", owner.out / "openings.json"
+    owner.step("--withdraw", "A", back=[3, 7])
+    owner.certify("--supersedes", first, "--withdrawn", "2")
+    second, folder = signed(owner, "second"), owner.folder
+    run("trust", "init", folder / "trust.json")
+    run("trust", "add", folder / "trust.json", "--key", owner.base.parent / "owner.pub", "--name", "owner")
+    words = [
+        "verify", second, "--base", owner.base, "--patched", owner.out / "patched.onnx", "--trust",
+        folder / "trust.json", "--policy", folder / "policy.toml", "--evidence", owner.out / "evidence", "--openings",
+        owner.out / "openings.json", "--forget", owner.out / "forget.npz", "--retain", folder / "retain2.npz",
+        "--supersedes", first, "--superseded-forget", before, "--superseded-openings", keys, "--json",
+    ]  # fmt: skip
+    found = json.loads(run(*words, expected=1))
+    assert (found["verdict"], found["code"], found["checks"][-1]["path"]) == (
+        "REJECTED",
+        "E_POLICY",
+        "predicate/supersedes",
+    )
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace("max_withdrawn = 0", "max_withdrawn = 2"))
+    found = json.loads(run(*words))
+    assert found["verdict"] == "VERIFIED"
+    assert "withdrawn since the earlier certificate: 2 of 3 records, request 'A'" in found["warnings"]
+
+
+def test_a_request_that_is_no_more_named_is_refused_unless_it_was_taken_back(owner, tmp_path):
+    """The same records under another reference: the first request would be gone from the list without a word."""
+    owner.step("--reference", "A", forget=[3])
+    owner.certify()
+    first = signed(owner, "first")
+    records = ("--forget", owner.out / "forget.npz", "--retain", owner.folder / "retain0.npz")
+    run("repair", owner.base, *records, "--reference", "B", "--out", tmp_path / "o")
+    words = [
+        "certify", owner.base, tmp_path / "o" / "patched.onnx", "--request", tmp_path / "o" / "request.json", *records,
+        "--cross-check", "0", "--supersedes", first, "--out", tmp_path / "o",
+    ]  # fmt: skip
+    assert "it names the requests 'A', and this request does not" in run(*words, expected=2)
+    assert not (tmp_path / "o" / "statement.json").exists()
+    run(*words, "--withdrawn", "1")
 
 
 def test_fewer_records_are_refused_unless_they_were_taken_back(owner):

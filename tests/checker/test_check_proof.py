@@ -137,12 +137,23 @@ def test_the_checker_runs_as_a_program(folder: Path, monkeypatch: pytest.MonkeyP
     assert capsys.readouterr().out.startswith("VERDICT: VERIFIED")
 
 
+def challenge_file(nonce: str, version: int = 1, made: str = "2026-11-01T00:00:00Z") -> bytes:
+    document = {"formatVersion": version, "nonce": nonce, "createdAt": made, "note": ""}
+    return json.dumps(document).encode()
+
+
 CHALLENGES = [
     ("a nonce in hex", "ab" * 16, "ab" * 16),
-    ("a nonce in a file", b'{"formatVersion":1,"nonce":"' + b"cd" * 16 + b'"}', "cd" * 16),
+    ("a nonce in a file", challenge_file("cd" * 16), "cd" * 16),
+    ("a long nonce in a file", challenge_file("cd" * 64), "cd" * 64),
     ("none", None, None),
-    ("another version", b'{"formatVersion":2,"nonce":"' + b"cd" * 16 + b'"}', (MalformedInputError, "/formatVersion")),
-    ("a long nonce", b'{"formatVersion":1,"nonce":"' + b"cd" * 65 + b'"}', (MalformedInputError, "/nonce")),
+    ("another version", challenge_file("cd" * 16, version=2), (MalformedInputError, "/formatVersion")),
+    ("a nonce that is too long", challenge_file("cd" * 65), (MalformedInputError, "/nonce")),
+    ("a nonce of eight bytes", challenge_file("cd" * 8), (MalformedInputError, "/nonce")),
+    ("a nonce of an odd number of digits", challenge_file("cd" * 16 + "0"), (MalformedInputError, "/nonce")),
+    ("an upper-case nonce", challenge_file("CD" * 16), (MalformedInputError, "/nonce")),
+    ("no time", challenge_file("cd" * 16, made=""), (MalformedInputError, "/createdAt")),
+    ("a member missing", b'{"formatVersion":1,"nonce":"' + b"cd" * 16 + b'"}', (MalformedInputError, "")),
     ("not JSON", b"nonce", (MalformedInputError, "")),
 ]  # fmt: skip
 

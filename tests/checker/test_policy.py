@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune_verify.checker.encoding import canonical_json
-from prune_verify.checker.errors import CheckError, MalformedInputError, SignatureError
+from prune_verify.checker.errors import CheckError, MalformedInputError, PolicyError, SignatureError
 from prune_verify.checker.policy import (
     ROLES,
     TrustedKey,
@@ -36,7 +36,8 @@ STORE = TrustStore(3, NOW + YEAR, (TRUSTED,), dict.fromkeys(ROLES, 1) | {"witnes
 
 def test_parse_of_emit_is_the_identity() -> None:
     revoked = replace(TRUSTED, revoked=(NOW, "lost"))
-    for store in (STORE, replace(STORE, keys=(revoked,)), replace(STORE, keys=())):
+    bound = replace(TRUSTED, base_models=("ab" * 32, "cd" * 32))
+    for store in (STORE, replace(STORE, keys=(revoked,)), replace(STORE, keys=(bound,)), replace(STORE, keys=())):
         assert parse_trust(emit_trust(store), "t") == store
 
 
@@ -64,6 +65,45 @@ def test_only_good_keys_count(sentence: str, key: TrustedKey, role: str, now: da
     with pytest.raises(SignatureError) as caught:
         store.keys_for(role, now)
     assert reason in caught.value.got
+
+
+UNDATED = [
+    ("expired", replace(TRUSTED, not_after=NOW), True),
+    ("not yet valid", replace(TRUSTED, not_before=NOW + YEAR / 2), True),
+    ("revoked", replace(TRUSTED, revoked=(NOW, "lost")), False),
+]
+
+
+@pytest.mark.parametrize(("sentence", "key", "counts"), UNDATED, ids=[row[0] for row in UNDATED])
+def test_a_revoked_key_counts_no_more_also_where_dates_are_not_looked_at(sentence, key, counts: bool) -> None:
+    store = replace(STORE, keys=(key,), expires=NOW)
+    with pytest.raises(SignatureError):
+        store.keys_for("prover", NOW)
+    if counts:
+        assert list(store.keys_for("prover", NOW, dated=False)[0]) == [KEY.keyid]
+        return
+    with pytest.raises(SignatureError) as caught:
+        store.keys_for("prover", NOW, dated=False)
+    assert "lost" in caught.value.got
+
+
+def test_a_key_speaks_of_the_networks_that_it_is_bound_to() -> None:
+    bound = replace(TRUSTED, base_models=("ab" * 32,))
+    assert [bound.speaks_of(base * 32, bound=need) for base in ("ab", "cd") for need in (False, True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [TRUSTED.speaks_of("ab" * 32, bound=need) for need in (False, True)] == [True, False]
+
+
+def test_an_older_version_than_the_policy_has_seen_is_refused() -> None:
+    for least in (1, 2, 3):
+        STORE.require_version(least, "t")
+    with pytest.raises(PolicyError) as caught:
+        STORE.require_version(4, "t")
+    assert (caught.value.path, caught.value.got) == ("t/version", "3")
 
 
 def test_unusable_keys_are_named_beside_usable_ones() -> None:
@@ -94,6 +134,12 @@ TRUST_ROWS = [
     ("an unknown role", lambda d: d["keys"][0].update(roles=["king"]), "t/keys/0/roles"),
     ("a role missing", lambda d: d["roles"].pop("log"), "t/roles"),
     ("a key of small order", lambda d: d["keys"][0].update(spki="MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), "t/keys/0/spki"),
+    ("version 0", lambda d: d.update(version=0), "t/version"),
+    ("no word on base networks", lambda d: d["keys"][0].pop("baseModels"), "t/keys/0"),
+    ("a key for no base network", lambda d: d["keys"][0].update(baseModels=[]), "t/keys/0/baseModels"),
+    ("a base network twice", lambda d: d["keys"][0].update(baseModels=["ab" * 32] * 2), "t/keys/0/baseModels"),
+    ("a base network by name", lambda d: d["keys"][0].update(baseModels=["base.onnx"]), "t/keys/0/baseModels"),
+    ("revoked without a reason", lambda d: d["keys"][0].update(revoked={"at": "2026-01-01T00:00:00Z"}), "t/keys/0/revoked"),
     ("a time without zone", lambda d: d.update(expires="2027-01-01T00:00:00"), "t/expires"),
 ]  # fmt: skip
 
@@ -154,8 +200,20 @@ POLICY_ROWS = [
     ("a challenge in words", "require_challenge = false", 'require_challenge = "no"', "p/freshness/require_challenge"),
     ("a commitment in words", "require_commitment = false", 'require_commitment = "yes"', "p/records/require_commitment"),
     ("a countersignature in numbers", "require_countersignature = false", "require_countersignature = 1", "p/records/require_countersignature"),
-    ("a misspelt demand that may be left out", "require_commitment = false", "require_comitment = true", "p/records/require_comitment"),
+    ("a misspelt demand", "require_commitment = false", "require_comitment = true", "p/records/require_commitment"),
     ("such a demand in another table", "require_challenge = false", "require_challenge = false\nrequire_commitment = true", "p/freshness/require_commitment"),
+    ("version 0 of the trust store", "min_trust_version = 1", "min_trust_version = 0", "p/keys/min_trust_version"),
+    ("no signature", "min_prover_signatures = 1", "min_prover_signatures = 0", "p/keys/min_prover_signatures"),
+    ("more signatures than an envelope has", "min_prover_signatures = 1", "min_prover_signatures = 17", "p/keys/min_prover_signatures"),
+    ("fewer auditors than none", "min_auditor_signatures = 0", "min_auditor_signatures = -1", "p/keys/min_auditor_signatures"),
+    ("bound keys in words", "require_bound_keys = false", 'require_bound_keys = "no"', "p/keys/require_bound_keys"),
+    ("a share of nothing", "min_proved_share = 1", "min_proved_share = 0", "p/claims/min_proved_share"),
+    ("a share above one", "min_proved_share = 1", "min_proved_share = 1.01", "p/claims/min_proved_share"),
+    ("fewer withdrawn than none", "max_withdrawn = 0", "max_withdrawn = -1", "p/freshness/max_withdrawn"),
+    ("an earlier certificate in words", "require_superseded = false", "require_superseded = 0", "p/freshness/require_superseded"),
+    ("no time at all", "max_seconds = 86400", "max_seconds = 0", "p/limits/max_seconds"),
+    ("half a second", "max_seconds = 86400", "max_seconds = 0.5", "p/limits/max_seconds"),
+    ("no demands on keys", "[keys]", "[lock]", "p/keys"),
     ("not TOML", "[limits]", "[limits", "p"),
     ("a table left out", "[freshness]", "[fresh]", "p/freshness"),
     ("a list instead of a table", "[freshness]", "[[freshness]]", "p/freshness"),
@@ -172,15 +230,12 @@ def test_policies_that_are_refused(sentence: str, old: str, new: str, path: str)
     assert caught.value.path in {path, path.replace("min_margin", "min_marign")}
 
 
-def test_demands_that_came_later_may_be_left_out_and_are_then_none() -> None:
+@pytest.mark.parametrize("name", ["require_commitment", "require_countersignature", "require_superseded"])
+def test_a_demand_is_never_left_out_by_mistake(name: str) -> None:
     lines = default_policy_text().splitlines()
-    later = ("require_commitment", "require_countersignature")
-    first = parse_policy("\n".join(line for line in lines if not line.startswith(later)).encode(), "p")
-    assert first == parse_policy(default_policy_text().encode(), "p")
-    assert (first.require_commitment, first.require_countersignature) == (False, False)
-    for name in later:
-        text = default_policy_text().replace(f"{name} = false", f"{name} = true")
-        assert getattr(parse_policy(text.encode(), "p"), name) is True
+    with pytest.raises(MalformedInputError) as caught:
+        parse_policy("\n".join(line for line in lines if not line.startswith(name)).encode(), "p")
+    assert caught.value.path.endswith(f"/{name}")
 
 
 def test_numbers_of_64_digits_are_exact() -> None:

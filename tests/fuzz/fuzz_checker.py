@@ -29,7 +29,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,9 +100,14 @@ def _envelope(data: bytes) -> None:
 
 def _statement(data: bytes) -> None:
     from prune_verify.checker.statement import emit_statement, parse_statement
+    from prune_verify.checker.supersede import covered_by, lost, weaker_terms
 
-    written = emit_statement(parse_statement(data, "payload"))  # a decimal may have been written longer
+    found = parse_statement(data, "payload")
+    written = emit_statement(found)  # a decimal may have been written longer
     _kept(emit_statement(parse_statement(written, "payload")), written)
+    covered = covered_by(found)
+    if lost(covered, covered).count or any(weaker_terms(covered, covered, 0)):  # nothing covers less than itself
+        raise BrokenPromiseError
 
 
 def _policy(data: bytes) -> None:
@@ -185,12 +189,12 @@ def _points(data: bytes) -> None:
 
 
 def _openings(data: bytes) -> None:
-    from prune_verify.checker import verify
+    from prune_verify.checker.opened_sets import read_openings
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        verify._openings(SimpleNamespace(inputs=SimpleNamespace(openings=Path(file.name))))  # type: ignore[arg-type]
+        read_openings(Path(file.name))
 
 
 def _commitment(data: bytes) -> None:
