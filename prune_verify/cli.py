@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from prune_verify import __version__
 from prune_verify.audit.endpoint_options import add_audit
-from prune_verify.audit.key_options import Adder, add_challenge, add_keygen, add_sign, add_trust
+from prune_verify.audit.key_options import Adder, add_challenge, add_keygen, add_secret, add_sign, add_trust
 from prune_verify.checker.__main__ import (
     add_proof_arguments,
     add_verify_arguments,
@@ -370,7 +370,8 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verdict-out", type=Path, metavar="NAME.verdict.json", help="a signed verdict for third parties"
     )
-    parser.add_argument("--auditor-key", type=Path, metavar="AUDITOR.key", help="the key that signs it")
+    parser.add_argument("--auditor-key", metavar="FILE|URI", help="the key that signs it")
+    add_secret(parser, "passphrase or PIN")
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
     parser.add_argument("--report-json", type=Path, metavar="OUT.json", help="the same report as data")
     parser.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from prune_verify import __version__
+from prune_verify.audit.key_options import add_secret
 from prune_verify.audit.keys import load_private_key
 from prune_verify.checker.__main__ import add_receipt_arguments, run_check_receipt
 from prune_verify.checker.commitment import (
@@ -129,7 +130,10 @@ def _add_commit(parser: argparse.ArgumentParser) -> None:
         help="writes PREFIX.commitment.json (public: give it to your auditor before you train) and "
         "PREFIX.openings.json (confidential); neither is ever overwritten",
     )
-    parser.add_argument("--key", type=Path, required=True, help="your private key (prune-verify keygen)")
+    parser.add_argument(
+        "--key", required=True, metavar="FILE|URI", help="your private key (prune-verify keygen), or one on a token"
+    )
+    add_secret(parser, "passphrase or PIN")
     parser.add_argument("--name", help="what the set is called in the commitment (default: the name of PREFIX)")
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
@@ -166,7 +170,7 @@ def commit_command(options: argparse.Namespace) -> Answer:
     for path in (commitment, openings):
         if path.exists():
             raise FileExistsError(17, "exists already; a commitment is never overwritten", str(path))
-    signer = load_private_key(options.key)
+    signer = load_private_key(options.key, options.passphrase_env)
     records: Records = load_records(
         options.records, what="training set", label_column=options.label_column, encoding=options.encoding
     )
@@ -197,7 +201,10 @@ def commit_command(options: argparse.Namespace) -> Answer:
 def _add_countersign(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``countersign``."""
     parser.add_argument("commitment", type=Path, metavar="C.commitment.json", help="your signature is added in place")
-    parser.add_argument("--key", type=Path, required=True, help="your private key, whose public half has role auditor")
+    parser.add_argument(
+        "--key", required=True, metavar="FILE|URI", help="your private key, whose public half has role auditor"
+    )
+    add_secret(parser, "passphrase or PIN")
     parser.add_argument(
         "--hours",
         type=int,
@@ -224,7 +231,7 @@ def countersign_command(options: argparse.Namespace) -> Answer:
         expected = f"at most {options.hours} hours before {format_time(now)}"
         path = f"{file.name}/payload/predicate/committedAt"
         raise PolicyError(path, "time that a countersignature vouches for", expected, format_time(found.committed_at))
-    content = sign_payload(envelope.payload, load_private_key(options.key), envelope.signatures)
+    content = sign_payload(envelope.payload, load_private_key(options.key, options.passphrase_env), envelope.signatures)
     signed = parse_envelope(content, file.name)
     replace_file(file, content)
     digest = sha256_hex(envelope.payload)

@@ -111,12 +111,13 @@ def _time_of(verdict: Verdict, at_time: datetime | None) -> datetime:
     return datetime.fromisoformat(verdict.at_time)
 
 
-def verdict_writer(path: Path, key: Path) -> VerdictWriter:
+def verdict_writer(path: Path, key: str | Path, variable: str | None = None) -> VerdictWriter:
     """The writer of a verdict file, before the check begins.
 
     Args:
         path: where it will be written; must not exist.
-        key: the auditor's private key.
+        key: the auditor's private key: a file, or the URI of a token or key service.
+        variable: name of the environment variable with its passphrase or PIN; without it the terminal is asked.
 
     Raises:
         CheckError: the key cannot be used.
@@ -127,7 +128,7 @@ def verdict_writer(path: Path, key: Path) -> VerdictWriter:
         raise FileExistsError(17, "exists already; a verdict is never overwritten", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(2, "no such folder for the verdict", str(path.parent))
-    private = load_private_key(key)
+    private = load_private_key(key, variable)
     return VerdictWriter(path, private, public_half(private).keyid)
 
 

@@ -23,7 +23,7 @@ __all__ = ["verdict_check_command", "verify_command"]
 
 _READ = (
     "certificate", "base", "patched", "trust", "policy", "openings", "encoding", "learning", "auditor_key", "challenge",
-    "forget", "retain", "test",
+    "forget", "retain", "test", "commitment", "receipt", "supersedes", "superseded_forget", "superseded_openings",
 )  # fmt: skip
 _WRITTEN = ("verdict_out", "report", "report_json")
 
@@ -64,7 +64,7 @@ def _prepared(options: argparse.Namespace) -> VerdictWriter | None:
         raise MalformedInputError(
             missing, "a verdict and the key that signs it", f"both, or neither: {given} is given", "nothing"
         )
-    taken = {_real(str(found)): name for name in _READ if (found := getattr(options, name)) is not None}
+    taken = {_real(str(found)): name for name in _READ for found in _each(getattr(options, name))}
     for name in _WRITTEN:
         path: Path | None = getattr(options, name)
         if path is None:
@@ -76,7 +76,16 @@ def _prepared(options: argparse.Namespace) -> VerdictWriter | None:
         if not path.parent.is_dir():
             raise MalformedInputError(option, "a place to write", "a folder that exists", str(path.parent))
         taken[place] = name
-    return None if options.verdict_out is None else verdict_writer(options.verdict_out, options.auditor_key)
+    return (
+        None
+        if options.verdict_out is None
+        else verdict_writer(options.verdict_out, options.auditor_key, options.passphrase_env)
+    )
+
+
+def _each(found: object) -> list[object]:
+    """The values of an option that may be missing or given several times."""
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _real(path: str) -> str:

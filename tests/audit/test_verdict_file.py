@@ -17,8 +17,9 @@ import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from prune_verify.audit.keys import keygen, load_private_key, trust_add, trust_init
-from prune_verify.audit.verdict_file import check_verdict
+from prune_verify.audit.keys import keygen, load_private_key
+from prune_verify.audit.trust import trust_add, trust_init
+from prune_verify.audit.verdict_file import check_verdict, verdict_writer
 from prune_verify.audit.verdict_statement import VERDICT_EXTENSION, VSA_TYPE, emit_verdict, parse_verdict
 from prune_verify.checker.__main__ import main as checker_main
 from prune_verify.checker.encoding import canonical_json, sha256_hex
@@ -415,7 +416,7 @@ def test_ecdsa_auditors_sign_as_well(auditor: Auditor) -> None:
     key, document = ec.derive_private_key(11, ec.SECP256R1()), auditor.document()
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (auditor.folder / "p256.pub").write_bytes(pem)
-    keyid = trust_add(auditor.trust, auditor.folder / "p256.pub", "auditor", "Curve Ltd")
+    keyid = trust_add(auditor.trust, auditor.folder / "p256.pub", "auditor", "Curve Ltd").keyid
     document["predicate"]["verifier"]["id"] = f"https://prune-verify.example/auditor/{keyid}"
     auditor.out.write_bytes(sign_payload(canonical_json(document), key))
     assert auditor.check().exit_code == 0
@@ -635,3 +636,22 @@ def test_a_verdict_is_checked_with_the_base_install_only(made: Auditor) -> None:
     words = ["verdict", "check", str(made.out), "--trust", str(made.trust)]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_auditors_key_may_be_under_a_passphrase(tmp_path: Path, monkeypatch) -> None:
+    made = keygen(tmp_path / "auditor", passphrase="a phrase of several words")
+    monkeypatch.setenv("WORDS", "a phrase of several words")
+    assert verdict_writer(tmp_path / "v.verdict.json", made.private, "WORDS").keyid == made.keyid
+    monkeypatch.setenv("WORDS", "another")
+    with pytest.raises(MalformedInputError, match="under this passphrase"):
+        verdict_writer(tmp_path / "v.verdict.json", made.private, "WORDS")
+
+
+@pytest.mark.parametrize("option", ["--commitment", "--receipt", "--supersedes", "--superseded-openings"])
+def test_no_answer_is_written_over_what_the_auditor_holds(tmp_path: Path, option: str) -> None:
+    held = tmp_path / "held.json"
+    held.write_text("{}")
+    files = [str(tmp_path / name) for name in ("c", "b", "p", "t", "y")]
+    words = ["verify", files[0], "--base", files[1], "--patched", files[2], "--trust", files[3], "--policy", files[4]]
+    code, text = run_words([*words, option, str(held), "--report-json", str(held), "--quiet"])
+    assert (code, "another file than that of" in text, held.read_text()) == (2, True, "{}")
