@@ -639,8 +639,9 @@ def test_a_verdict_is_checked_with_the_base_install_only(made: Auditor) -> None:
 
 
 def test_an_auditors_key_may_be_under_a_passphrase(tmp_path: Path, monkeypatch) -> None:
-    made = keygen(tmp_path / "auditor", passphrase="a phrase of several words")
-    monkeypatch.setenv("WORDS", "a phrase of several words")
+    words = "a phrase of several words"
+    made = keygen(tmp_path / "auditor", passphrase=words)
+    monkeypatch.setenv("WORDS", words)
     assert verdict_writer(tmp_path / "v.verdict.json", made.private, "WORDS").keyid == made.keyid
     monkeypatch.setenv("WORDS", "another")
     with pytest.raises(MalformedInputError, match="under this passphrase"):
