@@ -182,7 +182,7 @@ def accepted() -> list[Folder]:
         _row("at-last-second", "validity is judged in the last second, where the policy allows that age", demand(max_age_days="3652"), "--at-time", _LAST),
         _row("expires-next-second", "the certificate ends in the next second", at("predicate/expiresAt", "2030-01-01T00:00:01Z")),
         _row("age-exactly-allowed", "exactly as old as the policy allows, 31 days", demand(max_age_days="31")),
-        _row("challenge-from-file", "the auditor's challenge comes from a file", then(at("predicate/challenge", _NONCE), lambda _: {"challenge.json": canonical_json({"formatVersion": 1, "nonce": _NONCE})}), "--challenge", "challenge.json"),
+        _row("challenge-from-file", "the auditor's challenge comes from a file", then(at("predicate/challenge", _NONCE), lambda _: {"challenge.json": canonical_json({"formatVersion": 1, "nonce": _NONCE, "createdAt": "2029-12-31T00:00:00Z", "note": "for the owner"})}), "--challenge", "challenge.json"),
         _row("challenge-required-and-answered", "the policy requires a challenge, one was given and answered", then(at("predicate/challenge", "00" * 16), demand(require_challenge="true")), "--challenge", "00" * 16),
         _row("challenge-nobody-asked-for", "a certificate for another challenge, where the auditor gave none and demands none", at("predicate/challenge", _NONCE)),
         # the statement

@@ -71,7 +71,11 @@ def _compressed() -> bytes:
 
 
 def _challenge(nonce: str) -> Build:
-    return lambda _: {"challenge.json": json.dumps({"formatVersion": 1, "nonce": nonce}).encode()}
+    return lambda _: {
+        "challenge.json": json.dumps(
+            {"formatVersion": 1, "nonce": nonce, "createdAt": "2029-12-31T00:00:00Z", "note": ""}
+        ).encode()
+    }
 
 
 def _short_domain(document: dict[str, Any]) -> None:

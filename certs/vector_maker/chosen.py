@@ -9,18 +9,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from certs.vector_maker import envelopes, foreign, materials, networks, proofs, sites, statements, texts
+from certs.vector_maker import (
+    commitments,
+    envelopes,
+    foreign,
+    freshness,
+    materials,
+    networks,
+    proofs,
+    sites,
+    statements,
+    texts,
+)
 from certs.vector_maker.cases import Case
 from certs.vector_maker.folders import DATA, Folder
 
 __all__ = ["chosen"]
 
+_COMMITTED = [replace(case, args=(*commitments.WORDS, *case.args)) for case in commitments.CASES]
 _VECTORS: dict[str, list[Case]] = {
-    "records": envelopes.CASES + texts.CASES + statements.CASES + materials.CASES + networks.CASES,
+    "records": envelopes.CASES
+    + texts.CASES
+    + statements.CASES
+    + materials.CASES
+    + networks.CASES
+    + _COMMITTED
+    + commitments.WITHOUT_CASES
+    + freshness.CASES,
     "records-and-class": networks.CLASS_CASES + statements.CLASS_CASES,
     "class": statements.ONLY_CLASS_CASES,
     "learned": proofs.CASES,
-    "foreign": foreign.CASES,
+    "foreign": foreign.CASES + freshness.UNPROVED_CASES,
     "hidden": sites.HIDDEN_CASES,
     "held": sites.HELD_CASES,
     "shift": sites.SHIFT_CASES,
@@ -230,6 +249,42 @@ _CHOSEN: dict[str, list[tuple[str, int, str]]] = {
         ("policy-demands-another-kind", 10, "the policy demands a kind of claim that is not there"),
         ("assumption-that-nothing-needs", 10, "an assumption that nothing needs"),
         ("forget-set-missing-from-statement", 10, "no forget set, although there are claims about it"),
+        # keys, stores, earlier certificates
+        ("key-bound-to-the-base", 11, "the key is bound to this base network"),
+        ("key-bound-to-another-base", 3, "the key is bound to another base network"),
+        ("key-bound-to-nothing", 3, "the key is bound to no base network, and the policy wants bound ones"),
+        ("countersigned", 11, "an auditor has countersigned, as the policy demands"),
+        ("countersigned-by-nobody", 3, "nobody has countersigned"),
+        ("countersigned-by-the-owner", 3, "the owner's key has role auditor too, and counts once"),
+        ("two-provers-demanded", 3, "two provers are demanded and one signed"),
+        ("trust-store-rolled-back", 1, "a trust store of version 1, where the policy has seen version 2"),
+        ("supersedes-the-same", 11, "it replaces an earlier certificate that covered the same"),
+        ("supersedes-not-shown", 5, "the earlier certificate is demanded and not shown"),
+        ("supersedes-another", 5, "it names another certificate than the one that the auditor holds"),
+        ("supersedes-a-later-one", 5, "the earlier certificate was issued later"),
+        ("supersedes-with-a-record-less", 8, "a record is gone"),
+        ("supersedes-with-a-record-withdrawn", 11, "a record is gone, and the policy lets one be withdrawn"),
+        ("supersedes-with-another-record", 8, "a record gave way to another one, and both sets are open"),
+        ("supersedes-with-a-smaller-ball", 8, "the balls are smaller than they were"),
+        ("signature-skipped", 3, "nobody whom the auditor knows has signed, and the auditor looks at the rest"),
+        # commitments and receipts
+        ("commitment-opened", 11, "the sets are the training set that was committed to"),
+        ("commitment-countersigned", 11, "the policy demands it, with the auditor's signature"),
+        ("commitment-not-opened", 8, "no opening of the training set"),
+        ("commitment-demanded-and-missing", 8, "no commitment, which the policy demands"),
+        ("commitment-after-the-certificate", 8, "made after the certificate"),
+        ("commitment-of-another-purpose", 8, "another purpose"),
+        ("committed-near-duplicate", 8, "a near-duplicate of the record is forgotten in its place"),
+        ("committed-record-left-out", 8, "a hard record is left out of the retained set"),
+        ("committed-nodes-as-leaves", 8, "inner nodes pass for leaves: the same root, half the size"),
+        ("opening-one-place-twice", 8, "one place for two records"),
+        ("opening-twin-as-conflict", 11, "a twin, where the policy allows one"),
+        ("commitment-signed-by-a-stranger", 8, "signed by a stranger"),
+        ("receipt-of-a-forgotten-record", 11, "a receipt of a forgotten record of the training set"),
+        ("receipt-of-a-retained-record", 8, "its record is retained"),
+        ("receipt-with-another-salt", 8, "another salt"),
+        ("receipt-of-the-forget-set", 11, "a receipt of a record of the forget set"),
+        ("receipt-of-another-certificate", 8, "a receipt of another certificate"),
     ],
     "records-and-class": [
         ("honest-records-and-class", 11, "records and a class forgotten in one network"),
@@ -282,6 +337,9 @@ _CHOSEN: dict[str, list[tuple[str, int, str]]] = {
         ("foreign-class-request", 10, "a request for a class as well, so that demands on classes meet no patch"),
         ("foreign-structural-without-patch", 9, "retain_exact by a structural rule, without a patch"),
         ("foreign-balls-too-large", 9, "balls in which a gate opens"),
+        ("one-retained-record-not-proved", 10, "one of 41 retained records is not proved, and is named"),
+        ("one-retained-record-borne", 11, "the policy bears one of 41"),
+        ("one-retained-record-hidden", 9, "the policy bears one of 41, which the statement hides"),
     ],
     "hidden": [
         ("honest-hidden-site", 11, "gates at a hidden ReLU output: forgotten, retained and locality, each in both arithmetics"),

@@ -27,10 +27,10 @@ _PLACES = (20, 7, 44, 0)  # of the forget records in the training set
 _SIZE = len(_PLACES) + len(_LABELS)
 _NAME, _RECEIPT = "train.commitment.json", "r.receipt.json"
 _OPENED = "openings.json/training"
-_WORDS = ("--commitment", _NAME)
+WORDS = ("--commitment", _NAME)
 COMMAND = (
     CERTIFICATE, "--base", "base.onnx", "--patched", "patched.onnx", "--trust", "trust.json", "--policy", "policy.toml",
-    "--forget", "forget.npz", "--retain", "retain.npz", "--at-time", "2030-01-01T00:00:00Z", "--json", *_WORDS,
+    "--forget", "forget.npz", "--retain", "retain.npz", "--at-time", "2030-01-01T00:00:00Z", "--json", *WORDS,
 )  # fmt: skip
 _SHOWN = ("--receipt", _RECEIPT)
 
@@ -134,8 +134,7 @@ def _by(*signers: str, demands: bool = True) -> Build:
 
 
 def _demanding(*names: str) -> bytes:
-    lines = "".join(f"{name} = true\n" for name in names)
-    return policy().replace(b"\n[freshness]", f"{lines}\n[freshness]".encode())
+    return policy(**dict.fromkeys(names, "true"))
 
 
 def _put(place: int, record: bytes) -> Callable[[list[bytes]], list[bytes]]:

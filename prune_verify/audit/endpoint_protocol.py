@@ -20,7 +20,8 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.checker.errors import CheckError, MalformedInputError
+from prune_verify.checker.encoding import MAX_DEPTH, require_shallow
+from prune_verify.checker.errors import CheckError, LimitError, MalformedInputError
 
 __all__ = [
     "Address",
@@ -212,6 +213,7 @@ def _loose_json(data: bytes, path: str) -> Loose:
     """JSON with floats, as answers have them, with one reading only."""
     strict = _Strict(path)
     try:
+        require_shallow(data, path, MAX_DEPTH)  # a deep nesting would end the process where the recursion limit is high
         value: Loose = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=strict.pairs,
@@ -223,7 +225,7 @@ def _loose_json(data: bytes, path: str) -> Loose:
         raise strict.bad("UTF-8", f"byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise strict.bad("a JSON value", f"{error.msg} at {error.pos}") from None
-    except RecursionError:
+    except LimitError:
         raise strict.bad("few nested lists", "a deep nesting") from None
     return value
 

@@ -41,6 +41,7 @@ __all__ = [
     "parse_json",
     "parse_time",
     "read_file",
+    "require_shallow",
     "sha256_hex",
 ]
 
@@ -73,7 +74,7 @@ def _integer(path: str, text: str) -> int:
     return value
 
 
-def _require_shallow(data: bytes, path: str, max_depth: int) -> None:
+def require_shallow(data: bytes, path: str, max_depth: int) -> None:
     """Refuse deep nesting before it is parsed: a library may have raised the interpreter's recursion limit."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(data):
@@ -102,7 +103,7 @@ def parse_json(
     """
     if len(data) > max_bytes:
         raise LimitError(path, "size of a JSON file", f"at most {max_bytes} bytes", str(len(data)))
-    _require_shallow(data, path, max_depth)
+    require_shallow(data, path, max_depth)
 
     def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
         found = dict(items)

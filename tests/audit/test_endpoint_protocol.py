@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
 from dataclasses import replace
 
@@ -84,6 +85,16 @@ def test_a_malformed_answer_is_refused_where_it_is_wrong(what: str, data: bytes,
     with pytest.raises(MalformedAnswerError) as caught:
         read_answers(WIRE, data, 2)
     assert (caught.value.path, caught.value.code) == (path, "E_MALFORMED_ANSWER")
+
+
+def test_a_deep_nesting_is_refused_whatever_recursion_a_library_has_allowed() -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        with pytest.raises(MalformedAnswerError, match="deep nesting"):
+            read_answers(WIRE, b"[" * 200_000 + b"]" * 200_000, 2)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @given(st.binary(max_size=80) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["outputs", "name", "data", "shape", "datatype", "logits"]), inner, max_size=4)).map(lambda v: json.dumps(v).encode()))  # fmt: skip
