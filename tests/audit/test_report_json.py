@@ -210,7 +210,8 @@ HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u206
 @pytest.mark.parametrize("bad", OWNERS, ids=lambda bad: ascii(bad)[:24])
 def test_an_owner_with_a_trusted_key_cannot_write_into_the_answers(tmp_path: Path, bad: str) -> None:
     """Every text that a statement may hold, signed by a key that the auditor trusts, through the whole command."""
-    from prune_verify.audit.keys import load_private_key, trust_add
+    from prune_verify.audit.keys import load_private_key
+    from prune_verify.audit.trust import trust_add
     from prune_verify.checker.encoding import canonical_json
     from prune_verify.checker.statement import Measurement, emit_statement
     from prune_verify.signing import sign_payload
