@@ -28,6 +28,7 @@ __all__ = ["baselines", "copies", "dense", "families", "told"]
 
 Options = tuple[str | Path, ...]
 _POINTS = 5
+_TRIES = 3  # of each; the quickest counts, since other work on a machine only adds to it
 _SOME_RETAINED = 2000
 _SMALLEST = Fraction(1, 10**6)
 
@@ -49,7 +50,7 @@ def _asked(bench: Bench) -> tuple[str, str]:
 
 
 def dense(bench: Bench, _chain: Chain, say: Say) -> Iterator[Cells]:
-    """The same points by REASSURE's dense patch and by ours, one at a time, all other records retained."""
+    """The same points by REASSURE's dense patch and by ours, one at a time, all other records retained: best of three."""
     from prune_verify.measure.reassure import dense_patch
     from prune_verify.repair.engine import repair_box
     from prune_verify.repair.export import export_patched
@@ -57,18 +58,22 @@ def dense(bench: Bench, _chain: Chain, say: Say) -> Iterator[Cells]:
     base = load_network(bench.task.base, "base.onnx")
     parameters = sum(value.numel() for value in bench.network.parameters())
     retain = _rows(bench, bench.split(_POINTS)["retain"])
-    ratios, shares, rows = [], [], bench.split(_POINTS)["forget"]
-    for turn, row in enumerate((rows[0], *rows)):  # the first run of each warms caches and is not counted
+    ratios, shares = [], []
+    for row in bench.split(_POINTS)["forget"]:
         say(f"{bench.task.name}: record {row} by REASSURE and by us")
         x, label = bench.task.x[row], int(bench.task.y[row])
         target = int(np.argsort(np.where(np.arange(base.network.labels) == label, -np.inf, _logits(bench, row)))[-1])
-        theirs = dense_patch(bench.network, x.reshape(-1), target, margin=0.1)
-        start = time.monotonic()
         one = LabelledRows(x[np.newaxis], bench.task.y[row : row + 1])
-        ours = repair_box(base.network, one, retain, _model(*_asked(bench)))
-        seconds = time.monotonic() - start
-        if turn == 0:
-            continue
+        theirs = min(
+            (dense_patch(bench.network, x.reshape(-1), target, margin=0.1) for _ in range(_TRIES)),
+            key=lambda found: found.seconds,
+        )
+        spent = []
+        for _ in range(_TRIES):
+            start = time.monotonic()
+            ours = repair_box(base.network, one, retain, _model(*_asked(bench)))
+            spent.append(time.monotonic() - start)
+        seconds = min(spent)
         added = len(export_patched(bench.task.base, base, ours.patch)) - len(bench.task.base)
         ratios.append(theirs.seconds / seconds)
         shares.append((theirs.parameters / parameters, added / len(bench.task.base)))
