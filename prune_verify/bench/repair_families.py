@@ -50,7 +50,7 @@ def _asked(bench: Bench) -> tuple[str, str]:
 
 
 def dense(bench: Bench, _chain: Chain, say: Say) -> Iterator[Cells]:
-    """The same points by REASSURE's dense patch and by ours, one at a time, all other records retained: best of three."""
+    """The same points by REASSURE and by us, one at a time, all other records retained; the best of three runs each."""
     from prune_verify.measure.reassure import dense_patch
     from prune_verify.repair.engine import repair_box
     from prune_verify.repair.export import export_patched
