@@ -32,7 +32,7 @@ def draw(tables: dict[str, list[Cells]], out: Path) -> list[str]:
     lines = []
     for name, rows, paint in (("cost", tables["records"], _cost), ("copies", tables.get("copies", []), _copies)):
         if rows:
-            figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+            figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
             paint(axes, rows)
             path = out / f"repair_{name}.svg"
             figure.savefig(path)
@@ -76,4 +76,4 @@ def _copies(axes: Any, rows: list[Cells]) -> None:  # noqa: ANN401 - matplotlib 
         range(len(names)), [name.replace(", ", ",\n").replace(" on ", "\non ") for name in names], fontsize=6
     )
     axes.set(ylabel="share of records still forgotten", ylim=(0, 1.05))
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars
