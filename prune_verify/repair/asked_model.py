@@ -16,8 +16,9 @@ from fractions import Fraction
 import numpy as np
 
 from prune_verify.checker.claim import LabelledRows
-from prune_verify.checker.network import Network, evaluate
+from prune_verify.checker.network import Network
 from prune_verify.checker.region import Domain
+from prune_verify.repair.redirect import base_margins
 from prune_verify.repair.threat_model import GIVEN, OWN_ERRORS, ThreatModel, default_threat_model, load_threat_model
 from prune_verify.request_sets import amounts_of
 
@@ -56,16 +57,10 @@ def asked_threat_model(options: argparse.Namespace, domain: Domain) -> ThreatMod
 
 def margins_of_errors(base: Network, rows: LabelledRows) -> np.ndarray:
     """By how much the base loses the labels of rows that it answers wrongly, in logits: float64 [errors]."""
-    found = [np.empty(0)]
-    for start in range(0, len(rows.y), _BATCH):
-        labels = rows.y[start : start + _BATCH]
-        logits = evaluate(base, rows.x[start : start + _BATCH]).astype(np.float64)
-        own = np.arange(len(labels)), labels
-        mine = logits[own].copy()
-        logits[own] = -np.inf
-        lost = logits.max(axis=1) - mine
-        found.append(lost[np.isfinite(lost) & (lost > 0)])
-    return np.concatenate(found)
+    parts = [slice(start, start + _BATCH) for start in range(0, len(rows.y), _BATCH)]
+    lost = [-base_margins(base, LabelledRows(rows.x[part], rows.y[part])) for part in parts]
+    found = np.concatenate([np.empty(0), *lost])
+    return np.asarray(found[np.isfinite(found) & (found > 0)])
 
 
 def with_margin_of_errors(model: ThreatModel, base: Network, retain: LabelledRows | None) -> ThreatModel:
