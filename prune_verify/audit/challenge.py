@@ -9,9 +9,9 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prune_verify.audit.key_files import new_file
 from prune_verify.checker.encoding import canonical_json, format_time
 from prune_verify.checker.errors import MalformedInputError
+from prune_verify.files import new_file
 
 __all__ = ["new_challenge"]
 

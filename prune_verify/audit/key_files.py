@@ -1,4 +1,4 @@
-"""Key files: new ones that are whole or not there at all, and private keys under a passphrase.
+"""Key files: private keys in PKCS#8, under a passphrase or not, and where passphrases come from.
 
 PKCS#8 under PBES2 (PBKDF2 with HMAC-SHA-256, AES-256-CBC) is put together here, because cryptography writes it with
 2,048 rounds only; any reader of PKCS#8 opens it.
@@ -13,7 +13,6 @@ import getpass
 import os
 import secrets
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -35,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError
 
-__all__ = ["FileKey", "new_file", "private_pem", "read_private_key", "read_secret"]
+__all__ = ["FileKey", "private_pem", "read_private_key", "read_secret"]
 
 FileKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 _MOST_BYTES = 2**22
@@ -47,23 +46,6 @@ _PBKDF2 = bytes.fromhex("06092a864886f70d01050c")
 _HMAC_SHA256 = bytes.fromhex("300c06082a864886f70d02090500")
 _AES256_CBC = bytes.fromhex("060960864801650304012a")
 _SEQUENCE, _OCTETS, _INTEGER = b"\x30", b"\x04", b"\x02"
-
-
-def new_file(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist yet, whole or not at all, readable as ``mode`` says from its first byte on.
-
-    Raises:
-        OSError: it exists, or the folder cannot be written.
-
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
 
 
 def read_secret(what: str, variable: str | None, *, twice: bool = False) -> str:

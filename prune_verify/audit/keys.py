@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from prune_verify.audit.held_keys import held_key, is_uri
-from prune_verify.audit.key_files import new_file, private_pem, read_private_key
+from prune_verify.audit.key_files import private_pem, read_private_key
 from prune_verify.checker.encoding import read_file, sha256_hex
 from prune_verify.checker.envelope import PAYLOAD_TYPE, PublicKey, load_public_key, parse_envelope
 from prune_verify.checker.errors import MalformedInputError, SubjectMismatchError, UnsupportedVersionError
 from prune_verify.checker.statement import parse_statement
-from prune_verify.files import replace_file
+from prune_verify.files import new_file, replace_file
 from prune_verify.signing import PrivateKey, sign_payload
 
 __all__ = ["ALGORITHMS", "MadeKey", "export_public", "keygen", "load_private_key", "sign"]

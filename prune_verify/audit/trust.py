@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prune_verify.audit.key_files import new_file
 from prune_verify.audit.policy_templates import policy_text
 from prune_verify.checker.encoding import format_time, parse_digest, read_file, sha256_hex
 from prune_verify.checker.envelope import load_public_key
@@ -28,7 +27,7 @@ from prune_verify.checker.policy import (
     parse_policy,
     parse_trust,
 )
-from prune_verify.files import replace_file
+from prune_verify.files import new_file, replace_file
 
 __all__ = [
     "Changed",
