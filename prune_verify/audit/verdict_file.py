@@ -32,7 +32,7 @@ from prune_verify.checker.envelope import open_envelope, parse_envelope
 from prune_verify.checker.errors import CheckError, MalformedInputError, PolicyError, SubjectMismatchError, printable
 from prune_verify.checker.policy import parse_trust
 from prune_verify.checker.statement import parse_statement
-from prune_verify.checker.verdict import REJECTED, Check, Verdict
+from prune_verify.checker.verdict import REJECTED, Check, Verdict, named_signers
 from prune_verify.checker.verify import MAX_CERTIFICATE_BYTES, MAX_OWN_BYTES
 from prune_verify.files import new_file
 from prune_verify.signing import PrivateKey, public_half, sign_payload
@@ -182,7 +182,7 @@ class CheckedVerdict:
 
     def text(self) -> str:
         """The stable line, the roster, what the verdict rests on, and what this was not."""
-        lines = [f"[{c.status}] {c.name} {c.detail}" for c in self.checks]
+        lines = [check.line() for check in self.checks]
         if self.statement is not None:
             said = self.statement.verdict
             lines += [
@@ -206,10 +206,7 @@ class CheckedVerdict:
             "exitCode": self.exit_code,
             "payloadSha256": self.payload_sha256,
             "signers": [{"keyid": keyid, "name": name} for keyid, name in self.signers],
-            "checks": [
-                {"id": c.name, "status": c.status, "code": c.code, "path": c.path, "detail": c.detail}
-                for c in self.checks
-            ],
+            "checks": [check.to_json() for check in self.checks],
             "warnings": list(self.warnings),
             "verdict": None if said is None else said.verdict.to_json(),
             "patchedSha256": None if said is None else said.patched_sha256,
@@ -264,7 +261,7 @@ def check_verdict(
         keys, threshold = store.keys_for(_ROLE, time)
         opened = open_envelope(data, path.name, keys, threshold)  # (3)
         digest, signers = opened.payload_sha256, opened.signers
-        checks.append(Check("signature", "PASS", "by " + ", ".join(f"{who} ({k[:16]})" for k, who in signers)))
+        checks.append(Check("signature", "PASS", f"by {named_signers(signers)}"))
         statement = parse_verdict(opened.payload, f"{path.name}/payload")  # (4)
         made = format_time(statement.time_verified)
         checks.append(Check("statement", "PASS", f"made at {made} about {statement.patched_name}"))
@@ -277,7 +274,7 @@ def check_verdict(
             checks.append(_same(statement, "policy", sha256_hex(brought["policy"])))
         checks += [_same(statement, name, found) for name, found in networks.items()]
     except CheckError as error:
-        checks.append(Check(error.rule, "FAIL", str(error), error.code, error.path))
+        checks.append(Check.of_error(error))
         return CheckedVerdict(None, error.code, digest, signers, tuple(checks))
     provers = {item.key.keyid for item in store.keys if "prover" in item.roles}
     twice = [f"your trust store has {name} as a prover, too" for keyid, name in signers if keyid in provers]

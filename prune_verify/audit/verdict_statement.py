@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from prune_verify.checker.encoding import Json, Members, canonical_json, format_time, parse_json
-from prune_verify.checker.errors import MalformedInputError, UnsupportedVersionError, printable
+from prune_verify.checker.encoding import Json, Members, canonical_json, format_time
+from prune_verify.checker.errors import MalformedInputError, printable
 from prune_verify.checker.solver import SOLVERS
-from prune_verify.checker.statement import STATEMENT_TYPE
+from prune_verify.checker.statement import STATEMENT_TYPE, parse_outer
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, ClaimVerdict, Verdict
 
 __all__ = ["VERDICT_EXTENSION", "VSA_TYPE", "VerdictStatement", "emit_verdict", "parse_verdict"]
@@ -285,14 +285,7 @@ def parse_verdict(payload: bytes, path: str) -> VerdictStatement:
         UnsupportedVersionError: another statement or predicate type.
 
     """
-    outer = Members(parse_json(payload, path, canonical=True), path, ("_type", "subject", "predicateType", "predicate"))
-    for name, known in (("_type", STATEMENT_TYPE), ("predicateType", VSA_TYPE)):
-        if outer.text(name) != known:
-            raise UnsupportedVersionError(outer.place(name), "type", known, outer.text(name))
-    subjects = outer.items("subject", most=1)
-    if len(subjects) != 1:
-        raise MalformedInputError(outer.place("subject"), "subject", "one patched network", "none")
-    subject = Members(subjects[0], f"{outer.place('subject')}/0", ("name", "digest"))
+    outer, subject = parse_outer(payload, path, VSA_TYPE)
     patched = subject.members("digest", ("sha256",)).digest("sha256")
     fields = outer.members("predicate", _PREDICATE)
     own = fields.members(VERDICT_EXTENSION, _EXTENSION)

@@ -12,7 +12,7 @@ Source: FORMATS section 3 (``receipt``); certs/SPEC.md section 7.2; THREATS T13,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,11 @@ from prune_verify.checker.policy import TrustStore, parse_trust
 from prune_verify.checker.receipt import FORGET_SET, MAX_RECEIPT_BYTES, TRAINING_SET, parse_receipt, require_belongs
 from prune_verify.checker.records import canonical_records, load_records, parse_canonical_record
 from prune_verify.checker.statement import SetCommitment, parse_statement
-from prune_verify.checker.verdict import REJECTED, VERIFIED, Check, Verdict
+from prune_verify.checker.verdict import REJECTED, VERIFIED, Check, Roster, Verdict
+from prune_verify.checker.verify import MAX_CERTIFICATE_BYTES, MAX_OWN_BYTES
 
 __all__ = ["ReceiptInputs", "check_receipt"]
 
-MAX_OWN_BYTES = 2**22
-MAX_CERTIFICATE_BYTES = 2**26
 _UNCHECKED = "commitment_as_brought: without --trust nobody's signature of it was checked"
 _COMPARE = "whether the record is yours is for you to compare (--record YOURS)"
 _CLAIMS = "what the certificate claims of its forget set, and whether it is still valid, is decided by verify"
@@ -63,34 +62,11 @@ class ReceiptInputs:
 
 
 @dataclass
-class _Steps:
+class _Steps(Roster):
     """What the steps have established so far."""
 
     inputs: ReceiptInputs
     own: bytes | None
-    now: datetime
-    payload_sha256: str = ""
-    signers: tuple[tuple[str, str], ...] = ()
-    checks: list[Check] = field(default_factory=list)
-    assumptions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def passed(self, name: str, detail: str) -> None:
-        """Note a step that holds."""
-        self.checks.append(Check(name, "PASS", detail))
-
-    def verdict(self, word: str, code: str) -> Verdict:
-        """The verdict with everything found."""
-        return Verdict(
-            word=word,
-            code=code,
-            payload_sha256=self.payload_sha256,
-            at_time=format_time(self.now),
-            signers=self.signers,
-            checks=tuple(self.checks),
-            assumptions=tuple(self.assumptions),
-            warnings=tuple(self.warnings),
-        )
 
 
 def check_receipt(inputs: ReceiptInputs) -> Verdict:
@@ -116,7 +92,7 @@ def check_receipt(inputs: ReceiptInputs) -> Verdict:
     if inputs.trust is not None:
         trust = parse_trust(read_file(inputs.trust, "trust store", MAX_OWN_BYTES), str(inputs.trust))  # (1)
     own = None if inputs.record is None else _own(inputs, inputs.record)
-    steps = _Steps(inputs, own, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
+    steps = _Steps(inputs, own, now=inputs.at_time or datetime.now(UTC).replace(microsecond=0))
     if inputs.commitment is not None:
         set_of = partial(_committed, steps, source, trust)
     elif trust is not None:
@@ -127,7 +103,7 @@ def check_receipt(inputs: ReceiptInputs) -> Verdict:
     try:
         _receipt(steps, set_of())
     except CheckError as error:
-        steps.checks.append(Check(error.rule, "FAIL", str(error), error.code, error.path))
+        steps.checks.append(Check.of_error(error))
         return steps.verdict(REJECTED, error.code)
     return steps.verdict(VERIFIED, "OK")
 
@@ -149,7 +125,7 @@ def _committed(steps: _Steps, file: Path, trust: TrustStore | None) -> SetCommit
     else:
         opened = open_commitment(data, file.name, trust, steps.now)
         commitment, steps.payload_sha256, steps.signers = opened.commitment, opened.payload_sha256, opened.signers
-        steps.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in steps.signers))
+        steps.signed()
     when = format_time(commitment.committed_at)
     steps.passed("commitment", f"{commitment.name}: {commitment.size} records, committed at {when}")
     return SetCommitment(commitment.root, commitment.size)
@@ -164,7 +140,7 @@ def _certified(steps: _Steps, file: Path, trust: TrustStore) -> SetCommitment:
     statement = parse_statement(opened.payload, f"{file.name}/payload")
     if statement.forget_set is None:
         raise SubjectMismatchError("predicate/forgetSet", "forget set of the certificate", "one", "none")
-    steps.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in steps.signers))
+    steps.signed()
     steps.warnings.append(_CLAIMS)
     return statement.forget_set
 

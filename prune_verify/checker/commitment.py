@@ -30,6 +30,7 @@ from prune_verify.checker.merkle import set_root
 from prune_verify.checker.policy import TrustStore
 from prune_verify.checker.records import Records, canonical_records, parse_canonical_record, value_keys
 from prune_verify.checker.statement import STATEMENT_TYPE, Statement, parse_outer
+from prune_verify.checker.verdict import named_signers
 from prune_verify.checker.verify_claims import DATA_MISSING, Run
 
 __all__ = [
@@ -307,10 +308,9 @@ def _put_together(training: TrainingOpening, forget: Records, retain: Records, s
 
 def _said(opened: OpenedCommitment, forget: int, retain: int, twins: int) -> str:
     found = opened.commitment
-    by = ", ".join(f"{who} ({keyid[:16]})" for keyid, who in opened.signers)
-    seen = "".join(f", countersigned by {who} ({keyid[:16]})" for keyid, who in opened.countersigners)
+    seen = "".join(f", countersigned by {named_signers((one,))}" for one in opened.countersigners)
     parts = f"{forget} to forget and {retain} to retain" + (f" and {twins} twins of the former" if twins else "")
     return (
         f"payload-sha256={opened.payload_sha256}: the {found.size} records committed at "
-        f"{format_time(found.committed_at)} by {by}{seen} are exactly {parts}"
+        f"{format_time(found.committed_at)} by {named_signers(opened.signers)}{seen} are exactly {parts}"
     )

@@ -9,11 +9,13 @@ Source: FORMATS section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from prune_verify import __version__
-from prune_verify.checker.errors import printable
+from prune_verify.checker.encoding import format_time
+from prune_verify.checker.errors import CheckError, printable
 
-__all__ = ["REJECTED", "UNDECIDED", "VERIFIED", "Check", "ClaimVerdict", "Verdict"]
+__all__ = ["REJECTED", "UNDECIDED", "VERIFIED", "Check", "ClaimVerdict", "Roster", "Verdict", "named_signers"]
 
 VERIFIED = "VERIFIED"
 REJECTED = "REJECTED"
@@ -39,6 +41,20 @@ class Check:
     detail: str
     code: str = "OK"
     path: str = ""
+
+    @classmethod
+    def of_error(cls, error: CheckError, status: str = "FAIL") -> Check:
+        """The line of a step that ended in an error."""
+        return cls(error.rule, status, str(error), error.code, error.path)
+
+    def line(self) -> str:
+        """For a person."""
+        return f"[{self.status}] {self.name} {self.detail}"
+
+    def to_json(self) -> dict[str, str]:
+        """An object of ``checks``."""
+        rest = {"code": self.code, "path": self.path, "detail": self.detail}
+        return {"id": self.name, "status": self.status, **rest}
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Verdict:
 
     def text(self) -> str:
         """The stable line, the roster, what the verdict rests on, and warnings."""
-        roster = [f"[{c.status}] {c.name} {c.detail}" for c in self.checks]
+        roster = [check.line() for check in self.checks]
         rests = (f"rests on: {name}" for name in self.assumptions)
         lines = [*roster, *rests, *(f"warning: {w}" for w in self.warnings)]
         return "\n".join([self.line(), *(printable(line) for line in lines)])  # names come from the owner
@@ -125,10 +141,7 @@ class Verdict:
             "exitCode": self.exit_code,
             "payloadSha256": self.payload_sha256,
             "signers": [{"keyid": keyid, "name": name} for keyid, name in self.signers],
-            "checks": [
-                {"id": c.name, "status": c.status, "code": c.code, "path": c.path, "detail": c.detail}
-                for c in self.checks
-            ],
+            "checks": [check.to_json() for check in self.checks],
             "claims": [
                 {
                     "id": c.id,
@@ -149,3 +162,45 @@ class Verdict:
             "tool": {"name": "prune-verify", "version": __version__},
             "time": self.at_time,
         }
+
+
+def named_signers(signers: tuple[tuple[str, str], ...]) -> str:
+    """Who signed, each with the beginning of the keyid."""
+    return ", ".join(f"{who} ({keyid[:16]})" for keyid, who in signers)
+
+
+@dataclass(kw_only=True)
+class Roster:
+    """What the steps of a check have established so far, by the names that it has in the :class:`Verdict` to come."""
+
+    now: datetime  # validity is judged at this time
+    payload_sha256: str = ""
+    signers: tuple[tuple[str, str], ...] = ()
+    checks: list[Check] = field(default_factory=list)
+    claims: list[ClaimVerdict] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def passed(self, name: str, detail: str) -> None:
+        """Note a step that holds."""
+        self.checks.append(Check(name, "PASS", detail))
+
+    def signed(self) -> None:
+        """Note who signed."""
+        self.passed("signature", f"by {named_signers(self.signers)}")
+
+    def verdict(self, word: str, code: str) -> Verdict:
+        """The verdict with everything found."""
+        return Verdict(
+            word=word,
+            code=code,
+            payload_sha256=self.payload_sha256,
+            at_time=format_time(self.now),
+            signers=self.signers,
+            checks=tuple(self.checks),
+            claims=tuple(self.claims),
+            assumptions=tuple(self.assumptions),
+            warnings=tuple(self.warnings),
+            digests=tuple(sorted(self.digests.items())),
+        )

@@ -93,7 +93,7 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
     policy_bytes = read_file(inputs.policy, "policy", MAX_OWN_BYTES)
     trust, policy = parse_trust(trust_bytes, str(inputs.trust)), parse_policy(policy_bytes, str(inputs.policy))
     trust.require_version(policy.min_trust_version, str(inputs.trust))
-    run = Run(inputs, trust, policy, inputs.at_time or datetime.now(UTC).replace(microsecond=0))
+    run = Run(inputs, trust, policy, now=inputs.at_time or datetime.now(UTC).replace(microsecond=0))
     run.digests |= {"trust": sha256_hex(trust_bytes), "policy": sha256_hex(policy_bytes)}
     run.passed("trust store", f"version {trust.version}, sha256 {run.digests['trust']}")
     if inputs.at_time is not None:
@@ -118,8 +118,7 @@ def verify(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> Verdi
 
 
 def _ended(run: Run, word: str, error: CheckError) -> Verdict:
-    status = "FAIL" if word == REJECTED else "UNDECIDED"
-    run.checks.append(Check(error.rule, status, str(error), error.code, error.path))
+    run.checks.append(Check.of_error(error, "FAIL" if word == REJECTED else "UNDECIDED"))
     return run.verdict(word, error.code)
 
 
@@ -143,7 +142,7 @@ def _signed(run: Run) -> Statement:
         least = max(threshold, policy.min_auditor_signatures)
         counter = open_envelope(data, name, others, least, "countersigners with role auditor").signers
         run.signers += _bound(run, statement, counter, least, "auditor")
-    run.passed("signature", "by " + ", ".join(f"{who} ({keyid[:16]})" for keyid, who in run.signers))
+    run.signed()
     run.passed("statement", f"{len(statement.claims)} claims about {statement.patched_name}")
     return statement
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal
 from prune_verify.checker.bounded_claims import decide_bounded, record_query
 from prune_verify.checker.claim import Claim, Outcome, Problem, decide
 from prune_verify.checker.claim_json import ClaimStatement, Counts
-from prune_verify.checker.encoding import format_decimal, format_time
+from prune_verify.checker.encoding import format_decimal
 from prune_verify.checker.errors import AssumptionNotPermittedError, LimitError, PolicyError, ProofError
 from prune_verify.checker.identity import decide_identity
 from prune_verify.checker.minimality import decide_minimality
@@ -29,7 +29,7 @@ from prune_verify.checker.rules import BINARY32
 from prune_verify.checker.shift_minimality import decide_shift_minimality
 from prune_verify.checker.solver import ask
 from prune_verify.checker.statement import Statement
-from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
+from prune_verify.checker.verdict import Check, ClaimVerdict, Roster, Verdict
 
 __all__ = ["DATA_MISSING", "SUPPLIED_BY", "Inputs", "Run", "counts_of", "decide_claims", "require_demands"]
 
@@ -123,24 +123,16 @@ class Inputs:
 
 
 @dataclass
-class Run:
-    """What the steps have established so far."""
+class Run(Roster):
+    """What the steps of a verification have established so far."""
 
     inputs: Inputs
     trust: TrustStore
     policy: Policy
-    now: datetime
-    payload_sha256: str = ""
-    signers: tuple[tuple[str, str], ...] = ()
-    checks: list[Check] = field(default_factory=list)
-    claims: list[ClaimVerdict] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    assumptions: list[str] = field(default_factory=list)
     resolved: dict[str, str] = field(default_factory=dict)
     undecided: list[str] = field(default_factory=list)
     evidence: dict[str, bytes] = field(default_factory=dict)
     distinct: dict[str, int] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def require_time(self, path: str) -> None:
@@ -154,29 +146,15 @@ class Run:
         if taken > most:
             raise LimitError(path, "max_seconds of the policy", f"at most {most} s so far", f"{taken:.1f} s")
 
-    def passed(self, name: str, detail: str) -> None:
-        """Note a step that holds."""
-        self.checks.append(Check(name, "PASS", detail))
-
     def open(self, name: str, status: str, detail: str, code: str) -> None:
         """Note a step that could not be decided: the verdict is at most UNDECIDED."""
         self.checks.append(Check(name, status, detail, code))
         self.undecided.append(code)
 
     def verdict(self, word: str, code: str) -> Verdict:
-        """The verdict with everything found."""
-        return Verdict(
-            word=word,
-            code=code,
-            payload_sha256=self.payload_sha256,
-            at_time=format_time(self.now),
-            signers=self.signers,
-            checks=tuple(self.checks),
-            claims=tuple(self.claims),
-            assumptions=tuple(self.resolved.get(name, name) for name in self.assumptions),
-            warnings=tuple(self.warnings),
-            digests=tuple(sorted(self.digests.items())),
-        )
+        """The verdict with everything found; a question that the auditor's own solver answered is named with it."""
+        found = super().verdict(word, code)
+        return replace(found, assumptions=tuple(self.resolved.get(name, name) for name in found.assumptions))
 
 
 def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callable[[str], None]) -> dict[str, Outcome]:
