@@ -1,0 +1,184 @@
+"""The options of verbs that have no room of their own for them; those of others stand in their rooms."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prune_verify.audit.key_options import add_secret
+from prune_verify.checker.check_proof import ARITHMETICS
+
+__all__ = [
+    "add_answers",
+    "add_bench",
+    "add_certify",
+    "add_encode",
+    "add_export",
+    "add_prove",
+    "add_request",
+    "add_verdict",
+    "common_options",
+]
+
+
+def common_options() -> argparse.ArgumentParser:
+    """What every verb has, as a parent of parsers."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output, everything else on standard error"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``request``."""
+    parser.add_argument("base", type=Path, metavar="BASE.onnx")
+    parser.add_argument("patched", type=Path, nargs="?", metavar="PATCHED.onnx", help="checked to fit the base")
+    parser.add_argument("--forget", metavar="RECORDS", help="records to forget: npz, csv, or IMAGES,LABELS[:FILE]")
+    parser.add_argument(
+        "--forget-class", type=int, action="append", default=[], metavar="C", help="a label to forget (repeatable)"
+    )
+    parser.add_argument("--retain", metavar="RECORDS", help="records that must stay as they are")
+    parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
+    parser.add_argument("--domain", metavar="LO,HI|FILE", help="input domain; default 0,1 when all data lie in it")
+    parser.add_argument("--radius", help="radius of the forget balls in input units (decimal)")
+    parser.add_argument("--retained-radius", help="radius of the retained balls (decimal)")
+    parser.add_argument("--margin", help="least margin of every forget claim (decimal)")
+    parser.add_argument("--delta", help="retain_close: largest change of a logit (decimal)")
+    parser.add_argument("--band", metavar="LO,HI", help="band: ends of the forgotten label's margin, as --band=-9,-0.5")
+    parser.add_argument("--cover", type=int, help="minimality: separating coordinates per retained record")
+    parser.add_argument(
+        "--claims", metavar="KIND,..", help="default: forget,retain_label; with --delta and --band also theirs"
+    )
+    parser.add_argument("--arithmetic", default="binary32,real", metavar="NAME,..", help="default: binary32,real")
+    parser.add_argument("--reference", default="", help="opaque reference of the request")
+    parser.add_argument("--out", type=Path, required=True, metavar="REQUEST.json")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """What ``certify`` and ``export`` read."""
+    parser.add_argument("base", type=Path, metavar="BASE.onnx")
+    parser.add_argument("patched", type=Path, metavar="PATCHED.onnx")
+    parser.add_argument("--request", type=Path, required=True, metavar="REQUEST.json")
+    parser.add_argument("--forget", metavar="RECORDS")
+    parser.add_argument("--retain", metavar="RECORDS")
+    parser.add_argument("--label-column", metavar="NAME")
+    parser.add_argument("--encoding", type=Path, metavar="ENCODING.json")
+    parser.add_argument("--patch", type=Path, help="default: patch.json beside the patched network")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``export``."""
+    _add_sources(parser)
+    parser.add_argument(
+        "--records", default="0:10", metavar="FIRST:END", help="of each claim (default 0:10; : for all)"
+    )
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="real", help="of the claims (default real)")
+    parser.add_argument("--timeout", type=int, default=300, metavar="S", help="in instances.csv (default 300 seconds)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+
+
+def add_certify(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``certify``."""
+    from prune_verify.certify.committed import add_committed
+
+    _add_sources(parser)
+    add_committed(parser)
+    parser.add_argument("--challenge", metavar="FILE|HEX", help="the auditor's nonce")
+    parser.add_argument("--supersedes", type=Path, metavar="CERTIFICATE", help="an earlier one that this one replaces")
+    parser.add_argument(
+        "--withdrawn", type=int, default=0, metavar="N", help="its records and classes that were taken back"
+    )
+    parser.add_argument("--days", type=int, default=365, help="validity from now")
+    parser.add_argument(
+        "--cross-check",
+        type=int,
+        default=10,
+        metavar="N",
+        help="forget claims to cross-check with auto_LiRPA (evenly spread)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds of branch and bound, and of each solver query, for one record (default 10)",
+    )
+    parser.add_argument(
+        "--engine",
+        default="auto_lirpa",
+        metavar="NAME",
+        help="what looks for slopes: auto_lirpa (the default), or none: rule crown, splits and z3 alone",
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prove (default 1)")
+    parser.add_argument("--cluster", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers prove instead")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep what was found here, by content; a killed run goes on from it"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def add_answers(parser: argparse.ArgumentParser) -> None:
+    """What ``verify`` writes beside its answer."""
+    parser.add_argument(
+        "--verdict-out", type=Path, metavar="NAME.verdict.json", help="a signed verdict for third parties"
+    )
+    parser.add_argument("--auditor-key", metavar="FILE|URI", help="the key that signs it")
+    add_secret(parser, "passphrase or PIN")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="a report for people, one self-contained file")
+    parser.add_argument("--report-json", type=Path, metavar="OUT.json", help="the same report as data")
+    parser.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
+    parser.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
+
+
+def add_verdict(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``verdict``."""
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("file", type=Path, metavar="NAME.verdict.json")
+    parser.add_argument(
+        "--trust", type=Path, required=True, help="your trust store; the signer needs role auditor in it"
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="NAME.unlearn.json", help="it must be about this certificate"
+    )
+    parser.add_argument("--policy", type=Path, help="it must have been judged by this policy")
+    parser.add_argument("--base", type=Path, help="it must be about this base network")
+    parser.add_argument("--patched", type=Path, help="it must be about this patched network")
+    parser.add_argument("--at-time", metavar="T", help="judge keys at this time, YYYY-MM-DDTHH:MM:SSZ")
+    parser.add_argument("--max-age-days", type=int, metavar="N", help="refuse a verdict that judged validity earlier")
+
+
+def add_encode(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``encode``."""
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("--label-column", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="ENCODING.json")
+
+
+def add_prove(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``prove``."""
+    parser.add_argument("network", type=Path, metavar="NET.onnx")
+    parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0")
+    parser.add_argument("--proof", type=Path, metavar="P", help="write the proof of an unsat answer here")
+    parser.add_argument(
+        "--counterexample",
+        type=Path,
+        metavar="C",
+        help="write the counterexample of a sat answer here, in VNN-COMP's form",
+    )
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default 60)")
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="real", help="of the claim (default real)")
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Add every option of ``bench``."""
+    parser.add_argument("what", choices=["chain", "repair", "check", "prove", "claims", "vectors"])
+    parser.add_argument("--data", type=Path, help="folder with mnist/, adult/, vnncomp/, vectors/ (default: digits)")
+    parser.add_argument("--train", metavar="RECORDS", help="repair: records of your own as well (npz, csv or idx)")
+    parser.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
+    parser.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
