@@ -25,7 +25,7 @@ from prune_verify.checker.__main__ import (
     run_check_proof,
     run_verify,
 )
-from prune_verify.checker.errors import CheckError
+from prune_verify.refusals import refusal_of
 from prune_verify.repair_options import OF_STREAMS, add_repair
 from prune_verify.verb_options import (
     add_answers,
@@ -272,41 +272,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """The refusals of rooms that have been imported; each carries its exit code."""
-    found: list[type[Exception]] = [CheckError, OSError]
-    for module, name in (
-        ("prune_verify.request_sets", "RequestInputError"),
-        ("prune_verify.repair.errors", "RepairError"),
-        ("prune_verify.certify.errors", "CertifyError"),
-        ("prune_verify.bounds.errors", "BoundsError"),
-        ("prune_verify.demo", "DemoError"),
-        ("prune_verify.bench.chain", "BenchError"),
-    ):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
-
-
 def _run(options: argparse.Namespace) -> Result:
     """Run one verb; what it refuses becomes a result with the exit code that it stands for."""
     try:
         with redirect_stdout(sys.stderr):  # libraries that print must not reach the one object on standard output
             result: Result = options.run(options)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("prune_verify"):
+    except (Exception, KeyboardInterrupt) as error:
+        refused = refusal_of(error)
+        if refused is None:
             raise
-        text = f"{error.name} is not installed; `prune-verify doctor` prints the line that installs it"
-        return _failed(text, "E_NOT_INSTALLED", 2)
-    except KeyboardInterrupt:
-        return _failed("interrupted; nothing half-written was left", "E_INTERRUPTED", 2)
-    except Exception as error:
-        if not isinstance(error, _refusals()):
-            raise
-        if isinstance(error, OSError):
-            return _failed(f"{error.filename or ''}: {error.strerror or error}", "E_IO", 2)
-        code, exit_code = str(getattr(error, "code", type(error).__name__)), int(getattr(error, "exit_code", 2))
-        return _failed(str(error), code, exit_code, getattr(error, "data", {}))
+        return _failed(refused.text, refused.code, refused.exit_code, refused.data)
     return result
 
 
