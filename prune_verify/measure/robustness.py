@@ -18,7 +18,7 @@ from scipy.stats import beta
 
 from prune_verify.repair.copies import shifted_copies
 
-__all__ = ["Forgetting", "clopper_pearson", "forgetting", "session_answers"]
+__all__ = ["Forgetting", "clopper_pearson", "forgetting", "session_answers", "session_logits"]
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -66,19 +66,26 @@ def clopper_pearson(hits: int, trials: int, confidence: float = _CONFIDENCE) -> 
     return low, high
 
 
-def session_answers(model: bytes) -> Callable[[Floats], Labels]:
-    """A function from rows to the label that onnxruntime answers strictly, or -1 where the best logit is tied."""
+def session_logits(model: bytes) -> Callable[[Floats], Floats]:
+    """A function from rows to the logits that onnxruntime gives: float32 [rows, labels]."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
+    def logits(rows: Floats) -> Floats:
+        parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+        return np.concatenate([session.run(None, {name: part})[0].reshape(len(part), -1) for part in parts])
+
+    return logits
+
+
+def session_answers(model: bytes) -> Callable[[Floats], Labels]:
+    """A function from rows to the label that onnxruntime answers strictly, or -1 where the best logit is tied."""
+    logits_of = session_logits(model)
+
     def answers(rows: Floats) -> Labels:
-        found = []
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            logits = session.run(None, {name: rows[start : start + _ROWS_AT_ONCE]})[0]
-            logits = logits.reshape(len(logits), -1)
-            best = logits.max(axis=1, keepdims=True)
-            found.append(np.where((logits == best).sum(axis=1) == 1, logits.argmax(axis=1), -1))
-        return np.concatenate(found).astype(np.int64)
+        logits = logits_of(rows)
+        best = logits.max(axis=1, keepdims=True)
+        return np.where((logits == best).sum(axis=1) == 1, logits.argmax(axis=1), -1).astype(np.int64)
 
     return answers
 
