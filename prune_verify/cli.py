@@ -203,6 +203,13 @@ def _audit(options: argparse.Namespace) -> Result:
         return Result(*audit_command(options, progress, _say(options) if sys.stderr.isatty() else lambda _: None))
 
 
+def _measure(options: argparse.Namespace) -> Result:
+    from prune_verify.measure.command import run_measure
+
+    with _progress(options) as progress:
+        return Result(*run_measure(options, progress))
+
+
 def _bench(options: argparse.Namespace) -> Result:
     from prune_verify.bench.command import run_bench
     from prune_verify.bench.own_data import OwnData
@@ -222,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     common = [common_options()]
     from prune_verify.audit.commitments import add_verbs
+    from prune_verify.measure.command import add_measure
 
     def add(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text, parents=common)
@@ -268,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
     add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
     add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
+    add_measure(actions("measure", _measure, "measure what is never proved: accuracy, disclosure, relearning, ..."))
     add_bench(add("bench", _bench, "measure the chain, repair, proving, checking or vectors, on this machine"))
     return parser
 

@@ -19,6 +19,7 @@ _OF_ROOMS = (
     ("prune_verify.repair.errors", "RepairError"),
     ("prune_verify.certify.errors", "CertifyError"),
     ("prune_verify.bounds.errors", "BoundsError"),
+    ("prune_verify.measure.errors", "MeasureInputError"),
     ("prune_verify.demo", "DemoError"),
     ("prune_verify.bench.chain", "BenchError"),
 )
