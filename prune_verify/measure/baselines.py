@@ -19,6 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prune_verify.measure.training import passes
+
 __all__ = ["AmnesiacTraining", "Rows", "Unlearned", "fine_tune", "gradient_ascent", "retrain", "train_amnesiac"]
 
 Floats = npt.NDArray[np.float32]
@@ -66,13 +68,8 @@ def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def _epochs(network: nn.Module, rows: Rows, epochs: int, seed: int, rate: float) -> None:
     """Adam on cross-entropy, in place."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    x, y = rows.tensors()
-    for _ in range(epochs):
-        for chosen in torch.split(torch.randperm(len(y), generator=generator), _BATCH):
-            optimiser.zero_grad(set_to_none=True)
-            _loss(network, x[chosen], y[chosen]).backward()  # type: ignore[no-untyped-call] # torch has no types here
-            optimiser.step()
+    for _ in passes(network, rows.tensors(), epochs=epochs, batch=_BATCH, rate=rate, generator=generator):
+        pass
 
 
 def retrain(make: Callable[[], nn.Module], retain: Rows, *, epochs: int, seed: int) -> Unlearned:
