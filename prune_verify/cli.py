@@ -26,7 +26,7 @@ from prune_verify.checker.__main__ import (
     run_verify,
 )
 from prune_verify.refusals import refusal_of
-from prune_verify.repair_options import OF_STREAMS, add_repair
+from prune_verify.repair_options import add_repair, is_stream
 from prune_verify.verb_options import (
     add_answers,
     add_bench,
@@ -87,7 +87,7 @@ def _doctor(_: argparse.Namespace) -> Result:
 
 
 def _repair(options: argparse.Namespace) -> Result:
-    if options.stream or any(getattr(options, name) is not None for name in OF_STREAMS):
+    if is_stream(options):
         from prune_verify.repair.stream_command import stream_command as command
     else:
         from prune_verify.repair.command import repair_command as command

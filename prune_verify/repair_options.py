@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["OF_STREAMS", "add_repair"]
+__all__ = ["add_repair", "is_stream"]
 
-OF_STREAMS = ("onto", "withdraw", "test", "retrain_seconds", "prove_seconds")
+_OF_STREAMS = ("onto", "withdraw", "test", "retrain_seconds", "prove_seconds")
 
 
 def add_repair(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,16 @@ def add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit 3 when a line of the threat model is not met")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def is_stream(options: argparse.Namespace) -> bool:
+    """Whether the request is one of a stream.
+
+    Args:
+        options: of ``repair``, parsed.
+
+    """
+    return options.stream or any(getattr(options, name) is not None for name in _OF_STREAMS)
 
 
 def _add_families(group: argparse._ArgumentGroup) -> None:
