@@ -20,7 +20,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench examples patches vectors mutate fuzz clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench examples patches completions vectors mutate fuzz clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -79,6 +79,9 @@ examples: $(STAMP) ## make certs/examples, certs/policies and patches anew (new 
 
 patches: $(STAMP) ## make the reference patches of patches/ anew, for the first example as it is
 	PYTHONPATH=. $(BIN)/python certs/make_patches.py
+
+completions: $(STAMP) ## make the scripts of `prune-verify completion` anew, after a change of verbs or options
+	PYTHONPATH=. $(BIN)/python .ci/completions.py
 
 vectors: $(STAMP) ## make certs/vectors and certs/conformance anew: the same bytes, unless what they say has changed
 	PYTHONPATH=. $(BIN)/python certs/make_vectors.py

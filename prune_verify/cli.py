@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune_verify import __version__
@@ -27,12 +26,16 @@ from prune_verify.checker.__main__ import (
 )
 from prune_verify.refusals import refusal_of
 from prune_verify.repair_options import add_repair, is_stream
+from prune_verify.verb_examples import add_examples
 from prune_verify.verb_options import (
     add_answers,
     add_bench,
     add_certify,
+    add_completion,
+    add_demo,
     add_encode,
     add_export,
+    add_inspect,
     add_prove,
     add_request,
     add_verdict,
@@ -42,7 +45,7 @@ from prune_verify.verb_options import (
 if TYPE_CHECKING:
     from prune_verify.progress import Progress
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 Json = object
 
@@ -84,6 +87,13 @@ def _doctor(_: argparse.Namespace) -> Result:
     from prune_verify.doctor import examine
 
     return Result(*examine())
+
+
+def _completion(options: argparse.Namespace) -> Result:
+    from prune_verify.completion import script
+
+    text = script(options.shell)
+    return Result(0, text.rstrip("\n"), {"shell": options.shell, "script": text})
 
 
 def _repair(options: argparse.Namespace) -> Result:
@@ -221,7 +231,8 @@ def _bench(options: argparse.Namespace) -> Result:
     return Result(*run_bench(options.what, **rest))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of every verb, from which help and the scripts of shells come too."""
     parser = argparse.ArgumentParser(
         prog="prune-verify", description="verified patch certificates for machine unlearning"
     )
@@ -247,10 +258,9 @@ def _parser() -> argparse.ArgumentParser:
 
         return action
 
-    demo = add("demo", _demo, "the whole chain on the embedded data set, in about a minute")
-    demo.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
-    demo.add_argument("--seed", type=int, default=0)
+    add_demo(add("demo", _demo, "the whole chain on the embedded data set, in about a minute"))
     add("doctor", _doctor, "what is installed, what is missing and the line that installs it")
+    add_completion(add("completion", _completion, "print a script that completes command lines in your shell"))
     add_encode(add("encode", _encode, "fit the encoding of a csv table: numbers scaled to [0, 1], categories one-hot"))
     add_repair(add("repair", _repair, "find a patch that forgets records or classes"))
     add_request(add("request", _request, "write what is asked of a patched network that was made elsewhere"))
@@ -274,10 +284,11 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check-proof", _check_proof, "check a proof that a VNN-LIB property has no counterexample")
     add_proof_arguments(check)
     add_prove(add("prove", _prove, "prove that a VNN-LIB property has no counterexample, and write the proof"))
-    add("inspect", _inspect, "show a certificate without checking it").add_argument("file", type=Path)
+    add_inspect(add("inspect", _inspect, "show a certificate without checking it"))
     add_audit(add("audit", _audit, "ask a deployed model whether it is the network of a certificate"))
     add_measure(actions("measure", _measure, "measure what is never proved: accuracy, disclosure, relearning, ..."))
     add_bench(add("bench", _bench, "measure the chain, repair, proving, checking or vectors, on this machine"))
+    add_examples(parser)
     return parser
 
 
@@ -304,7 +315,7 @@ def _shown(options: argparse.Namespace, result: Result) -> str:
 
 def run_words(argv: Sequence[str]) -> tuple[int, str]:
     """Run one verb in this process and give its exit code and what it prints."""
-    options = _parser().parse_args(argv)
+    options = command_line().parse_args(argv)
     result = _run(options)
     return result.code, _shown(options, result)
 
@@ -319,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
 
     """
-    options = _parser().parse_args(argv)
+    options = command_line().parse_args(argv)
     result = _run(options)
     if result.failed:
         sys.stderr.write(f"prune-verify {options.verb}: {result.text}\n")

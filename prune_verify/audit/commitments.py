@@ -134,7 +134,9 @@ def _add_commit(parser: argparse.ArgumentParser) -> None:
         "--key", required=True, metavar="FILE|URI", help="your private key (prune-verify keygen), or one on a token"
     )
     add_secret(parser, "passphrase or PIN")
-    parser.add_argument("--name", help="what the set is called in the commitment (default: the name of PREFIX)")
+    parser.add_argument(
+        "--name", metavar="TEXT", help="what the set is called in the commitment (default: the name of PREFIX)"
+    )
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
 
@@ -210,7 +212,7 @@ def _add_countersign(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=24,
         metavar="H",
-        help="refuse a commitment that says it is older (default 24): your signature vouches for its time",
+        help="refuse a commitment that says it is older (default 24 hours): your signature vouches for its time",
     )
 
 
@@ -252,7 +254,10 @@ def _add_receipt_make(parser: argparse.ArgumentParser) -> None:
     of.add_argument("--commitment", type=Path, metavar="C.commitment.json", help="RECORDS is this training set")
     of.add_argument("--certificate", type=Path, metavar="NAME.unlearn.json", help="RECORDS is its forget set")
     parser.add_argument(
-        "--openings", type=Path, help="default: C.openings.json, or openings.json beside the certificate"
+        "--openings",
+        type=Path,
+        metavar="FILE",
+        help="default: C.openings.json, or openings.json beside the certificate",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, metavar="I", help="place of the record in RECORDS, from 0")

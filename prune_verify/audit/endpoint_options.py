@@ -52,24 +52,28 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "endpoint", metavar="ENDPOINT", help="http(s)://HOST[:PORT][/PREFIX]/v2/models/NAME[/versions/VERSION]"
     )
-    parser.add_argument("--certificate", type=Path, required=True, metavar="NAME.unlearn.json")
+    parser.add_argument(
+        "--certificate", type=Path, required=True, metavar="NAME.unlearn.json", help="what the model was certified as"
+    )
     add_input_arguments(parser)
     _add_queries(parser.add_argument_group("queries and what is demanded of the answers"))
     _add_client(parser.add_argument_group("how the endpoint is asked"))
 
 
 def _add_queries(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--queries", type=int, default=1200, metavar="N", help="how many (default 1200)")
+    group.add_argument("--queries", type=int, default=1200, metavar="N", help="queries in all (default 1200)")
     group.add_argument(
         "--shares",
         default="0.6,0.2,0.2",
         metavar="F,R,E",
-        help="of forget regions, retained regions and elsewhere (default 0.6,0.2,0.2)",
+        help="shares of the queries: forget regions, retained regions, elsewhere (default 0.6,0.2,0.2)",
     )
     group.add_argument(
         "--max-deviation", default="0.01", metavar="P", help="accepted share of deviating answers (default 0.01)"
     )
-    group.add_argument("--confidence", default="0.95", metavar="C", help="that it is not greater (default 0.95)")
+    group.add_argument(
+        "--confidence", default="0.95", metavar="C", help="confidence that it is not greater (default 0.95)"
+    )
     group.add_argument(
         "--tolerance",
         metavar="T",
@@ -88,15 +92,23 @@ def _add_queries(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_client(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--input", metavar="NAME", help="of the model's input (default: as in the certified file)")
+    group.add_argument("--input", metavar="NAME", help="name of the model's input (default: as in the certified file)")
     group.add_argument("--output", metavar="NAME", help="output with the logits (default: as in the certified file)")
     group.add_argument("--label-output", metavar="NAME", help="integer output with the label; alone unless --output")
     group.add_argument(
-        "--datatype", choices=["FP32", "FP64"], default="FP32", help="of inputs, where metadata has none"
+        "--datatype", choices=["FP32", "FP64"], default="FP32", help="of inputs, where metadata has none (default FP32)"
     )
-    group.add_argument("--rate", type=float, default=20.0, help="requests per second, 0 for no limit (default 20)")
-    group.add_argument("--timeout", type=float, default=30.0, metavar="S", help="for one request (default 30)")
-    group.add_argument("--retries", type=int, default=5, metavar="N", help="after failures of transport (default 5)")
+    group.add_argument(
+        "--rate", type=float, default=20.0, metavar="N", help="requests per second, 0 for no limit (default 20)"
+    )
+    group.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for one request (default 30)")
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="times that a request is repeated after failures of transport (default 5)",
+    )
     group.add_argument("--headers", type=Path, metavar="FILE", help="lines Name: value, sent with every request")
     group.add_argument("--ca", type=Path, metavar="FILE", help="certificate authorities to believe (default: system)")
     group.add_argument("--proxy", metavar="URL", help="an HTTP proxy (none is taken from the environment)")

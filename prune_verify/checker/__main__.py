@@ -41,24 +41,26 @@ _EXACT = "compute every bound that decides in integers (python-flint makes it fa
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``verify``, the same for the checker alone and for ``prune-verify verify``."""
-    parser.add_argument("certificate", type=Path, metavar="NAME.unlearn.json")
+    parser.add_argument("certificate", type=Path, metavar="NAME.unlearn.json", help="what the owner handed in")
     add_input_arguments(parser)
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """What a verification reads beside the certificate, and how it is done."""
-    parser.add_argument("--base", type=Path, required=True, help="the base network, ONNX")
-    parser.add_argument("--patched", type=Path, required=True, help="the deployed patched network, ONNX")
+    parser.add_argument("--base", type=Path, required=True, metavar="BASE.onnx", help="the base network")
     parser.add_argument(
-        "--trust", type=Path, help="your trust store (required; make one with `prune-verify trust init`)"
+        "--patched", type=Path, required=True, metavar="PATCHED.onnx", help="the deployed patched network"
     )
     parser.add_argument(
-        "--policy", type=Path, help="your policy (required; `prune-verify trust init` writes a default)"
+        "--trust", type=Path, metavar="TRUST.json", help="your store (required; `prune-verify trust init` makes one)"
     )
-    parser.add_argument("--evidence", type=Path, help="default: evidence/ beside the certificate")
+    parser.add_argument(
+        "--policy", type=Path, metavar="POLICY.toml", help="yours (required; `prune-verify trust init` writes one)"
+    )
+    parser.add_argument("--evidence", type=Path, metavar="DIR", help="default: evidence/ beside the certificate")
     parser.add_argument("--forget", metavar="RECORDS", help="the forget set: npz, csv, or IMAGES,LABELS[:indices.txt]")
     parser.add_argument("--retain", metavar="RECORDS", help="the retained set")
-    parser.add_argument("--openings", type=Path, help="default: openings.json beside the certificate")
+    parser.add_argument("--openings", type=Path, metavar="FILE", help="default: openings.json beside the certificate")
     _add_earlier_files(parser)
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv records")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="encoding of csv records")
@@ -104,9 +106,9 @@ def _add_earlier_files(parser: argparse.ArgumentParser) -> None:
 
 def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``check-proof``."""
-    parser.add_argument("network", type=Path, metavar="NET.onnx")
-    parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0")
-    parser.add_argument("proof", type=Path, metavar="PROOF")
+    parser.add_argument("network", type=Path, metavar="NET.onnx", help="the network that the property is about")
+    parser.add_argument("property", type=Path, metavar="PROPERTY.vnnlib", help="what no input may do, in VNN-LIB 1.0")
+    parser.add_argument("proof", type=Path, metavar="PROOF", help="as `prove --proof` wrote it")
     parser.add_argument(
         "--arithmetic", choices=ARITHMETICS, help="demand it; default: the proof's own, named in the answer"
     )
@@ -115,7 +117,7 @@ def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_receipt_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``check-receipt``, which ``prune-verify receipt check`` takes as well."""
-    parser.add_argument("receipt", type=Path, metavar="R.receipt.json")
+    parser.add_argument("receipt", type=Path, metavar="R.receipt.json", help="as the owner gave it to you")
     one = parser.add_mutually_exclusive_group(required=True)
     one.add_argument(
         "--commitment", type=Path, metavar="C.commitment.json", help="the record is in this committed training set"
@@ -124,7 +126,7 @@ def add_receipt_arguments(parser: argparse.ArgumentParser) -> None:
         "--certificate", type=Path, metavar="NAME.unlearn.json", help="the record is in this certificate's forget set"
     )
     parser.add_argument(
-        "--trust", type=Path, help="your trust store; needed with --certificate, and to know who signed the commitment"
+        "--trust", type=Path, metavar="TRUST.json", help="yours; for --certificate, and to know who signed a commitment"
     )
     parser.add_argument("--record", metavar="RECORDS", help="your own record, to be compared: a file of one record")
     parser.add_argument("--label-column", metavar="NAME", help="label column of a csv record")
