@@ -77,6 +77,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check-proof": ("prune-verify check-proof net.onnx property.vnnlib p.proof --exact",),
     "prove": ("prune-verify prove net.onnx property.vnnlib --proof p.proof --counterexample c.txt",),
     "inspect": ("prune-verify inspect mine.unlearn.json",),
+    "measure accuracy": (
+        "prune-verify measure accuracy base.onnx patched.onnx --test test.npz --forget forget.npz --retain retain.npz",
+    ),
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
     ),

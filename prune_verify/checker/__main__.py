@@ -48,9 +48,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """What a verification reads beside the certificate, and how it is done."""
     parser.add_argument("--base", type=Path, required=True, metavar="BASE.onnx", help="the base network")
-    parser.add_argument(
-        "--patched", type=Path, required=True, metavar="PATCHED.onnx", help="the deployed patched network"
-    )
+    parser.add_argument("--patched", type=Path, required=True, metavar="PATCHED.onnx", help="the deployed network")
     parser.add_argument(
         "--trust", type=Path, metavar="TRUST.json", help="your store (required; `prune-verify trust init` makes one)"
     )

@@ -50,8 +50,8 @@ function _shtab_prune_verify_using
   test "$_shtab_prune_verify_cmdpath" = "$argv"
 end
 
-set -g _shtab_prune_verify_commands demo doctor completion encode repair request certify export keygen trust 'trust init' 'trust add' 'trust revoke' 'trust threshold' 'trust renew' 'trust show' challenge 'challenge new' commit countersign receipt 'receipt make' 'receipt check' sign verify verdict check-proof prove inspect audit bench
-set -g _shtab_prune_verify_opts_with_value --algorithm --arithmetic --at --at-time --auditor-key --band --base --batch --ca --cache --certificate --challenge --checkpoint --claims --cluster --clusters --commitment --commitment-openings --confidence --counterexample --cover --cross-check --data --datatype --days --delta --domain --encoding --engine --evidence --family --forget --forget-class --headers --hours --image --index --input --key --keyid --label-column --label-output --learning --margin --max-age-days --max-deviation --minimal --most-hits --most-latency --most-patch-share --name --non-members --not-after --not-before --note --onto --openings --out --out-margins --output --passphrase-env --patch --patched --policy --policy-template --proof --prove-seconds --proxy --pub --queries --radius --rate --reason --receipt --record --records --redirect --redirect-key --reference --report --report-json --request --resolve-smt --retain --retained-radius --retrain-seconds --retries --role --seed --shares --shifts --site --state --superseded-forget --superseded-openings --supersedes --test --threat-model --threshold --timeout --tolerance --train --training --trust --verdict-out --withdraw --withdrawn --workers
+set -g _shtab_prune_verify_commands demo doctor completion encode repair request certify export keygen trust 'trust init' 'trust add' 'trust revoke' 'trust threshold' 'trust renew' 'trust show' challenge 'challenge new' commit countersign receipt 'receipt make' 'receipt check' sign verify verdict check-proof prove inspect audit measure 'measure accuracy' bench
+set -g _shtab_prune_verify_opts_with_value --algorithm --arithmetic --at --at-time --auditor-key --band --base --batch --ca --cache --certificate --challenge --checkpoint --claims --cluster --clusters --commitment --commitment-openings --confidence --counterexample --cover --cross-check --data --datatype --days --delta --domain --encoding --engine --evidence --family --forget --forget-class --headers --hours --image --index --input --key --keyid --label-column --label-output --learning --margin --max-age-days --max-deviation --minimal --most-hits --most-latency --most-patch-share --name --non-members --not-after --not-before --note --onto --openings --out --out-margins --output --passphrase-env --patch --patched --policy --policy-template --proof --prove-seconds --proxy --pub --queries --radius --rate --reason --receipt --record --records --redirect --redirect-key --reference --report --report-json --request --resolve-smt --retain --retained-radius --retrain-seconds --retries --role --rounds --seed --shares --shifts --site --state --subgroup-column --subgroups --superseded-forget --superseded-openings --supersedes --test --threat-model --threshold --timeout --tolerance --train --training --trust --verdict-out --withdraw --withdrawn --workers
 
 complete -c prune-verify -e
 complete -c prune-verify -f
@@ -428,6 +428,25 @@ complete -c prune-verify -n '_shtab_prune_verify_using audit' -l retries -x -d '
 complete -c prune-verify -n '_shtab_prune_verify_using audit' -l headers -xka "(__fish_complete_path (commandline -ct))" -d 'lines Name: value, sent with every request'
 complete -c prune-verify -n '_shtab_prune_verify_using audit' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'certificate authorities to believe (default: system)'
 complete -c prune-verify -n '_shtab_prune_verify_using audit' -l proxy -x -d 'an HTTP proxy (none is taken from the environment)'
+complete -c prune-verify -n '_shtab_prune_verify_using; and test $_shtab_prune_verify_npos -eq 0' -a measure -d 'measure what is never proved: accuracy, disclosure, relearning, ...'
+complete -c prune-verify -n '_shtab_prune_verify_using measure' -s h -l help -d 'show this help message and exit'
+complete -c prune-verify -n '_shtab_prune_verify_using measure; and test $_shtab_prune_verify_npos -eq 0' -a accuracy -d 'accuracy, agreement, calibration and cost, base beside patched network'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -s h -l help -d 'show this help message and exit'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l json -d 'one JSON object on standard output, everything else on standard error'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l quiet -d 'no progress'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l test -xka "(__fish_complete_path (commandline -ct))" -d 'held-out records'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l forget -xka "(__fish_complete_path (commandline -ct))" -d 'the forget set'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l retain -xka "(__fish_complete_path (commandline -ct))" -d 'the retained set'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l subgroups -xka "(__fish_complete_path (commandline -ct))" -d 'csv with a header, or npz: attributes of the test records'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l subgroup-column -x -d 'an attribute of --subgroups, or a column of the test csv itself (repeatable; default: all of the first)'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l rounds -x -d 'timings of each network (default 30)'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l no-cost -d 'leave out latency and memory'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l label-column -x -d 'label column of csv files'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l encoding -xka "(__fish_complete_path (commandline -ct))" -d 'apply this encoding to csv files'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l seed -x -d 'of everything that is drawn (default 0)'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l out -xka "(__fish_complete_path (commandline -ct))" -d 'write the measurement here, for certify --measurements'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy; and test $_shtab_prune_verify_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d BASE.onnx
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy; and test $_shtab_prune_verify_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d PATCHED.onnx
 complete -c prune-verify -n '_shtab_prune_verify_using; and test $_shtab_prune_verify_npos -eq 0' -a bench -d 'measure the chain, repair, proving, checking or vectors, on this machine'
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -s h -l help -d 'show this help message and exit'
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -l json -d 'one JSON object on standard output, everything else on standard error'

@@ -24,6 +24,7 @@ _shtab_prune_verify_commands() {
     export:'write a request'"'"'s claims as VNN-LIB properties with their networks, for other verifiers'
     inspect:'show a certificate without checking it'
     keygen:'make a signing key, or show the public half of one on a token'
+    measure:'measure what is never proved: accuracy, disclosure, relearning, ...'
     prove:'prove that a VNN-LIB property has no counterexample, and write the proof'
     receipt:'receipts for data subjects: one record of a committed set'
     repair:'find a patch that forgets records or classes'
@@ -41,6 +42,13 @@ _shtab_prune_verify_challenge_commands() {
     new:'write a nonce for the owner, whose certificate then cannot be older'
   )
   _describe 'prune-verify challenge commands' _commands
+}
+
+_shtab_prune_verify_measure_commands() {
+  local _commands=(
+    accuracy:'accuracy, agreement, calibration and cost, base beside patched network'
+  )
+  _describe 'prune-verify measure commands' _commands
 }
 
 _shtab_prune_verify_receipt_commands() {
@@ -317,6 +325,35 @@ _shtab_prune_verify_keygen_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_prune_verify_keygen_defaults_added=0
+
+_shtab_prune_verify_measure_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_prune_verify_measure_defaults_added=0
+
+_shtab_prune_verify_measure_accuracy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object on standard output, everything else on standard error]"
+  "--quiet[no progress]"
+  "--test[held-out records]:RECORDS:_files"
+  "--forget[the forget set]:RECORDS:_files"
+  "--retain[the retained set]:RECORDS:_files"
+  "--subgroups[csv with a header, or npz\: attributes of the test records]:FILE:_files"
+  "*--subgroup-column[an attribute of --subgroups, or a column of the test csv itself (repeatable\; default\: all of the first)]:NAME:"
+  "--rounds[timings of each network (default 30)]:N:"
+  "--no-cost[leave out latency and memory]"
+  "--label-column[label column of csv files]:NAME:"
+  "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
+  "--seed[of everything that is drawn (default 0)]:seed:"
+  "--out[write the measurement here, for certify --measurements]:FILE.json:_files"
+  ":BASE.onnx:_files"
+  ":PATCHED.onnx:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_prune_verify_measure_accuracy_defaults_added=0
 
 _shtab_prune_verify_prove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -641,6 +678,7 @@ _shtab_prune_verify() {
         export) _arguments -C -s $_shtab_prune_verify_export_options ;;
         inspect) _arguments -C -s $_shtab_prune_verify_inspect_options ;;
         keygen) _arguments -C -s $_shtab_prune_verify_keygen_options ;;
+        measure) _shtab_prune_verify_measure ;;
         prove) _arguments -C -s $_shtab_prune_verify_prove_options ;;
         receipt) _shtab_prune_verify_receipt ;;
         repair) _arguments -C -s $_shtab_prune_verify_repair_options ;;
@@ -672,6 +710,29 @@ _shtab_prune_verify_challenge() {
       curcontext="${curcontext%:*:*}:_shtab_prune_verify_challenge-$line[1]:"
       case $line[1] in
         new) _arguments -C -s $_shtab_prune_verify_challenge_new_options ;;
+      esac
+  esac
+}
+
+_shtab_prune_verify_measure() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->measure'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_prune_verify_measure_defaults_added )); then
+    if (( ${_shtab_prune_verify_measure_options[(I)${(q)one_or_more}*]} +          ${_shtab_prune_verify_measure_options[(I)${(q)remainder}*]} +          ${_shtab_prune_verify_measure_options[(I)${(q)default}]} == 0 )); then
+      _shtab_prune_verify_measure_options+=(': :_shtab_prune_verify_measure_commands' '*::: :->measure')
+    fi
+    _shtab_prune_verify_measure_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_prune_verify_measure_options
+
+  case $state in
+    measure)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_prune_verify_measure-$line[1]:"
+      case $line[1] in
+        accuracy) _arguments -C -s $_shtab_prune_verify_measure_accuracy_options ;;
       esac
   esac
 }

@@ -39,8 +39,8 @@ _NAMES = ("base", "patched")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add every option of ``measure accuracy``."""
-    parser.add_argument("base", type=Path, metavar="BASE.onnx")
-    parser.add_argument("patched", type=Path, metavar="PATCHED.onnx")
+    parser.add_argument("base", type=Path, metavar="BASE.onnx", help="the network before the request")
+    parser.add_argument("patched", type=Path, metavar="PATCHED.onnx", help="the network after it")
     parser.add_argument("--test", required=True, metavar="RECORDS", help="held-out records")
     parser.add_argument("--forget", metavar="RECORDS", help="the forget set")
     parser.add_argument("--retain", metavar="RECORDS", help="the retained set")
