@@ -15,7 +15,7 @@ from prune_verify.verb_examples import EXAMPLES
 # What a number counts or measures, in the words of the help texts.
 UNITS = (
     r"seconds|days|hours|processes|claims|queries|requests|times|share|pixels|seed|coordinates|records|"
-    r"representatives|label|keys|place|epochs|timings|networks|rows|steps|probes|draws|confidence|bytes|fraction|rate"
+    r"representatives|label|keys|place|epochs|timings|networks|rows|steps|probes|confidence|bytes|fraction|rate"
 )
 # Decimals that are read as text, exact.
 EXACT_UNITS = {

@@ -85,7 +85,7 @@ _shtab_prune_verify_audit_options=(
   "--quiet[no progress]"
   "--certificate[what the model was certified as]:NAME.unlearn.json:_files"
   "--base[the base network]:BASE.onnx:_files"
-  "--patched[the deployed patched network]:PATCHED.onnx:_files"
+  "--patched[the deployed network]:PATCHED.onnx:_files"
   "--trust[your store (required\; \`prune-verify trust init\` makes one)]:TRUST.json:_files"
   "--policy[yours (required\; \`prune-verify trust init\` writes one)]:POLICY.toml:_files"
   "--evidence[default\: evidence\/ beside the certificate]:DIR:_files -/"
@@ -348,8 +348,8 @@ _shtab_prune_verify_measure_accuracy_options=(
   "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
   "--seed[of everything that is drawn (default 0)]:seed:"
   "--out[write the measurement here, for certify --measurements]:FILE.json:_files"
-  ":BASE.onnx:_files"
-  ":PATCHED.onnx:_files"
+  ":the network before the request:_files"
+  ":the network after it:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -612,7 +612,7 @@ _shtab_prune_verify_verify_options=(
   "--json[one JSON object on standard output, everything else on standard error]"
   "--quiet[no progress]"
   "--base[the base network]:BASE.onnx:_files"
-  "--patched[the deployed patched network]:PATCHED.onnx:_files"
+  "--patched[the deployed network]:PATCHED.onnx:_files"
   "--trust[your store (required\; \`prune-verify trust init\` makes one)]:TRUST.json:_files"
   "--policy[yours (required\; \`prune-verify trust init\` writes one)]:POLICY.toml:_files"
   "--evidence[default\: evidence\/ beside the certificate]:DIR:_files -/"

@@ -34,7 +34,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     """Add what every word takes: how csv files are read, the seed, and where the measurement goes."""
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.json", help="write the measurement here, for certify --measurements"
     )
