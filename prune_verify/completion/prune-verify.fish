@@ -443,7 +443,7 @@ complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l roun
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l no-cost -d 'leave out latency and memory'
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l label-column -x -d 'label column of csv files'
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l encoding -xka "(__fish_complete_path (commandline -ct))" -d 'apply this encoding to csv files'
-complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l seed -x -d 'of everything that is drawn (default 0)'
+complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l seed -x -d 'seed of everything that is drawn (default 0)'
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy' -l out -xka "(__fish_complete_path (commandline -ct))" -d 'write the measurement here, for certify --measurements'
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy; and test $_shtab_prune_verify_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the network before the request'
 complete -c prune-verify -n '_shtab_prune_verify_using measure accuracy; and test $_shtab_prune_verify_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'the network after it'

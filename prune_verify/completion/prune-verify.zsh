@@ -346,7 +346,7 @@ _shtab_prune_verify_measure_accuracy_options=(
   "--no-cost[leave out latency and memory]"
   "--label-column[label column of csv files]:NAME:"
   "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
-  "--seed[of everything that is drawn (default 0)]:seed:"
+  "--seed[seed of everything that is drawn (default 0)]:N:"
   "--out[write the measurement here, for certify --measurements]:FILE.json:_files"
   ":the network before the request:_files"
   ":the network after it:_files"
