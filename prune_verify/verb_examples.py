@@ -80,6 +80,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "measure accuracy": (
         "prune-verify measure accuracy base.onnx patched.onnx --test test.npz --forget forget.npz --retain retain.npz",
     ),
+    "measure disclosure": (
+        (
+            "prune-verify measure disclosure base.onnx out/patch.json --forget forget.npz --public test.npz "
+            "--image 8x8 --svg guesses.svg --out disclosure.json"
+        ),
+    ),
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
     ),

@@ -3,7 +3,7 @@
 Two panels over the steps: the least margin on forget balls, and two shares (forget balls with the margin, retained
 balls within delta), told apart by dashes and by words at their ends, not only by colour. The file is the owner's
 own and may be hostile: numbers are parsed strictly, and text goes through the escaping of
-:mod:`prune_verify.audit.markup`.
+:mod:`prune_verify.markup`.
 
 Source: ``learning.json`` as :mod:`prune_verify.repair.training_state` writes it; SVG 1.1.
 """
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from prune_verify.audit.markup import Html, tag, text
 from prune_verify.checker.encoding import Members, parse_json
 from prune_verify.checker.errors import MalformedInputError
+from prune_verify.markup import Html, tag, text
 
 __all__ = ["LearningRow", "learning_picture", "learning_rows"]
 

@@ -9,63 +9,21 @@ Source: PNG (ISO/IEC 15948) chunks and filter type 0; SVG 1.1 paths.
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from prune_verify.audit.markup import Html, tag, text
 from prune_verify.checker.patch import Interval
+from prune_verify.grey_levels import png_address
+from prune_verify.markup import Html, tag, text
 
-__all__ = ["edge_words", "grey_levels", "mark_key", "picture", "picture_shape", "png"]
+__all__ = ["edge_words", "mark_key", "picture"]
 
 Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
-_SIDES = (4, 128)
-_FLAT_IMAGES = {64: (8, 8), 784: (28, 28)}
-_SHOWN_SIDE = 224  # pixels of the PNG: enlarged here, so that no viewer smooths the grey levels
-_PLANES = 3
 _LEGIBLE_SIDE = 15  # marks of more crowded pictures are drawn larger than their pixel
 _MARGIN = 0.25
-
-
-def picture_shape(shape: Sequence[int]) -> tuple[int, int] | None:
-    """Height and width of rows that are one grey picture, or None for rows that are not.
-
-    Args:
-        shape: per-row shape: [h, w], [1, h, w], or the flat sizes of the digits (64) and of MNIST (784).
-
-    """
-    plain = tuple(int(n) for n in shape)
-    if len(plain) == 1:
-        return _FLAT_IMAGES.get(plain[0])
-    if len(plain) == _PLANES and plain[0] == 1:
-        plain = plain[1:]
-    least, most = _SIDES
-    return (plain[0], plain[1]) if len(plain) == 2 and all(least <= n <= most for n in plain) else None  # noqa: PLR2004 - two axes
-
-
-def grey_levels(x: Floats, shape: tuple[int, int], low: float, high: float) -> Bytes:
-    """Grey levels 0..255 of a record; values outside [low, high] are cut, values that are no numbers are black."""
-    span = high - low if high > low else 1.0
-    scaled = (np.nan_to_num(x.astype(np.float64).reshape(shape), nan=low) - low) / span
-    return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
-
-
-def png(levels: Bytes) -> bytes:
-    """An 8-bit greyscale PNG of ``levels`` [height, width]."""
-    height, width = levels.shape
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    lines = b"".join(b"\0" + levels[row].tobytes() for row in range(height))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
 
 
 def _symbol(interval: Interval) -> tuple[str, str]:
@@ -121,9 +79,7 @@ def picture(
 
     """
     height, width = shape
-    factor = max(1, _SHOWN_SIDE // max(shape))
-    large = np.kron(grey_levels(x, shape, *span), np.ones((factor, factor), dtype=np.uint8))
-    data = "data:image/png;base64," + base64.b64encode(png(large)).decode("ascii")
+    data = png_address(x, shape, span)
     inside = [i for i in intervals if 0 <= i.coordinate < height * width]
     scale = max(1.0, max(shape) / _LEGIBLE_SIDE)
     edge = _MARGIN + (scale - 1.0) / 2

@@ -16,7 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from prune_verify import __version__
-from prune_verify.audit.markup import Html, plain, tag, text
 from prune_verify.audit.report_claims import banner, claims, reading, unsaid
 from prune_verify.audit.report_data import (
     Accuracy,
@@ -38,6 +37,7 @@ from prune_verify.audit.report_evidence import (
 from prune_verify.audit.report_risk import risks
 from prune_verify.audit.report_scope import asked, validity, what, when, who
 from prune_verify.files import replace_file
+from prune_verify.markup import Html, plain, tag, text
 
 __all__ = [
     "Accuracy",

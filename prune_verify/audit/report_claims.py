@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prune_verify.audit import wording
-from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text
 from prune_verify.audit.report_data import ReportData
 from prune_verify.audit.report_values import (
     CHECKED,
@@ -27,6 +26,7 @@ from prune_verify.audit.report_values import (
 )
 from prune_verify.audit.wording import percent
 from prune_verify.checker.verdict import REJECTED, UNDECIDED, VERIFIED, Check, ClaimVerdict
+from prune_verify.markup import Html, cells, joined, said, table, tag, text
 
 __all__ = ["banner", "claims", "reading", "stated_claims", "unsaid"]
 

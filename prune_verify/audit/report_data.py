@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.audit.learning import LearningRow
-from prune_verify.audit.pictures import picture_shape
 from prune_verify.checker.encoding import format_time, parse_json, sha256_hex
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.load_onnx import load_network
@@ -25,6 +24,7 @@ from prune_verify.checker.patch import INPUT, Gate, Interval, JointPatch, Learne
 from prune_verify.checker.patch_json import disclosed, parse_patch
 from prune_verify.checker.rebuild import coordinates_of
 from prune_verify.checker.verdict import Verdict
+from prune_verify.grey_levels import picture_shape
 
 if TYPE_CHECKING:
     from prune_verify.checker.claim import LabelledRows

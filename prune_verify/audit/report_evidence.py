@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prune_verify.audit.learning import learning_picture
-from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text, visible
 from prune_verify.audit.pictures import edge_words, mark_key, picture
 from prune_verify.audit.report_data import Accuracy, PatchSummary, PicturedRecord, ReportData
 from prune_verify.audit.report_values import (
@@ -26,6 +25,7 @@ from prune_verify.audit.report_values import (
 )
 from prune_verify.audit.wording import percent
 from prune_verify.checker.verdict import Check
+from prune_verify.markup import Html, cells, joined, said, table, tag, text, visible
 
 __all__ = [
     "again",

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text
 from prune_verify.audit.report_data import ReportData
 from prune_verify.audit.report_values import CHECKED, at, chip, items_of, predicate, radii, source
 from prune_verify.checker.verdict import REJECTED
+from prune_verify.markup import Html, cells, joined, said, table, tag, text
 
 __all__ = ["Risk", "risks", "risks_of"]
 

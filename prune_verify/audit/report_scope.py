@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text
 from prune_verify.audit.report_data import ReportData
 from prune_verify.audit.report_values import (
     CHECKED,
@@ -23,6 +22,7 @@ from prune_verify.audit.report_values import (
 )
 from prune_verify.audit.wording import arithmetic_words
 from prune_verify.checker.verdict import VERIFIED
+from prune_verify.markup import Html, cells, joined, said, table, tag, text
 
 __all__ = ["asked", "validity", "validity_of", "what", "when", "who"]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from prune_verify.audit.markup import Html, cells, joined, said, table, tag, text
 from prune_verify.audit.report_data import ReportData
+from prune_verify.markup import Html, cells, joined, said, table, tag, text
 
 __all__ = [
     "CHECKED",

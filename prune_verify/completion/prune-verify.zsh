@@ -47,6 +47,7 @@ _shtab_prune_verify_challenge_commands() {
 _shtab_prune_verify_measure_commands() {
   local _commands=(
     accuracy:'accuracy, agreement, calibration and cost, base beside patched network'
+    disclosure:'what a holder of patch.json can reconstruct of the forgotten records'
   )
   _describe 'prune-verify measure commands' _commands
 }
@@ -354,6 +355,28 @@ _shtab_prune_verify_measure_accuracy_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_prune_verify_measure_accuracy_defaults_added=0
+
+_shtab_prune_verify_measure_disclosure_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object on standard output, everything else on standard error]"
+  "--quiet[no progress]"
+  "--forget[the forget set, without shifted copies]:RECORDS:_files"
+  "--public[records of the same population that were not forgotten]:RECORDS:_files"
+  "--image[rows are grey pictures of this size]:HxW:"
+  "--svg[records beside guesses and label means, drawn]:FILE.svg:_files"
+  "--radius[radius of the forget balls, in input units (decimal)\; guessed from the patch where it is left out]:R:"
+  "--shifts[most pixels of shifted copies, as in repair --shifts (default 0)]:P:"
+  "--domain[ends of every number (default 0,1)]:LO,HI:"
+  "--label-column[label column of csv files]:NAME:"
+  "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
+  "--seed[seed of everything that is drawn (default 0)]:N:"
+  "--out[write the measurement here, for certify --measurements]:FILE.json:_files"
+  ":the base network:_files"
+  ":the patch:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_prune_verify_measure_disclosure_defaults_added=0
 
 _shtab_prune_verify_prove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -733,6 +756,7 @@ _shtab_prune_verify_measure() {
       curcontext="${curcontext%:*:*}:_shtab_prune_verify_measure-$line[1]:"
       case $line[1] in
         accuracy) _arguments -C -s $_shtab_prune_verify_measure_accuracy_options ;;
+        disclosure) _arguments -C -s $_shtab_prune_verify_measure_disclosure_options ;;
       esac
   esac
 }

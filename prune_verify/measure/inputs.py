@@ -27,7 +27,7 @@ __all__ = ["Inputs", "Progress", "add_shared_options", "command_line", "measured
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**31
-_NOT_REPEATED = {"out", "json", "quiet", "help"}
+_NOT_REPEATED = {"out", "svg", "json", "quiet", "help"}
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:

@@ -16,9 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from prune_verify import __version__
+from prune_verify import __version__, grey_levels
 from prune_verify.audit import pictures
-from prune_verify.audit.markup import said, tag, text, visible
 from prune_verify.audit.report import (
     Accuracy,
     FileIdentity,
@@ -33,6 +32,7 @@ from prune_verify.audit.wording import claim_sentence, outcome_words
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.patch import Interval
 from prune_verify.checker.verdict import Check, ClaimVerdict, Verdict
+from prune_verify.markup import said, tag, text, visible
 
 F32 = np.float32
 BINARY32 = "ieee754-binary32"
@@ -534,8 +534,8 @@ def test_marks_outside_the_picture_are_not_drawn():
 
 def test_hostile_values_give_a_picture():
     row = np.array([np.nan, np.inf, -np.inf, 3e38] * 16, dtype=F32)
-    assert pictures.grey_levels(row, (8, 8), 0.0, 1.0)[0, :4].tolist() == [0, 255, 0, 255]
-    assert pictures.grey_levels(row, (8, 8), 0.5, 0.5).shape == (8, 8)
+    assert grey_levels.grey_levels(row, (8, 8), 0.0, 1.0)[0, :4].tolist() == [0, 255, 0, 255]
+    assert grey_levels.grey_levels(row, (8, 8), 0.5, 0.5).shape == (8, 8)
 
 
 SHAPES = [
@@ -554,7 +554,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("shape", "expected"), SHAPES)
 def test_which_rows_are_pictures(shape, expected):
-    assert pictures.picture_shape(shape) == expected
+    assert grey_levels.picture_shape(shape) == expected
 
 
 def test_rows_of_a_table_are_named_by_number():
