@@ -20,7 +20,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench examples patches completions vectors mutate fuzz clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench docs examples patches completions vectors mutate fuzz clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -72,6 +72,9 @@ coverage: $(STAMP) ## the fast tests with branch coverage of the checker
 bench: $(STAMP) ## how the chain scales, on full-size data: DATA=$(DATA)
 	$(BIN)/prune-verify bench chain --data $(DATA)
 
+docs: $(STAMP) ## the documentation site in site/, without a warning and without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 examples: $(STAMP) ## make certs/examples, certs/policies and patches anew (new keys, new digests)
 	PYTHONPATH=. $(BIN)/python certs/make_policies.py
 	PYTHONPATH=. $(BIN)/python certs/make_examples.py
@@ -98,5 +101,5 @@ fuzz: $(STAMP) ## random networks, documents and proofs, FUZZ_SECONDS=$(FUZZ_SEC
 	    $$($(BIN)/python -c 'import atheris' 2>/dev/null || echo --engine builtin) || exit 1; done
 
 clean: ## remove what the targets wrote, but not .venv
-	rm -rf demo-out bench-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf demo-out bench-out site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
