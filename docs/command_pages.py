@@ -7,14 +7,14 @@ import html
 import re
 from collections.abc import Iterator
 
-from prune_verify.cli import _parser
+from prune_verify.cli import command_line
 
 FOLDER = "reference/commands"
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """The parser of each verb, in the order of the help."""
-    return _children(_parser())
+    return _children(command_line())
 
 
 def _children(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -45,6 +45,9 @@ def _page(name: str, parser: argparse.ArgumentParser) -> str:
         parts += [part for word, child in children.items() for part in _section(f"{name} {word}", child)]
     else:
         parts += _body(parser)
+    if parser.epilog:  # the examples that the help ends with
+        lines = [line.strip() for line in parser.epilog.splitlines()]
+        parts.append("**Examples**\n\n```text\n" + "\n".join(line for line in lines if line != "examples:") + "\n```")
     return "\n\n".join(parts) + "\n"
 
 
