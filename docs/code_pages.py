@@ -12,7 +12,7 @@ from prune_verify.audit.policy_templates import TEMPLATES, policy_text
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "prune_verify"
 API = "reference/api"
-# Codes that no error class carries: what they mean. A code in the source without a meaning stops the build.
+# Codes that no error class carries: what they mean. A code of a check without a meaning stops the build.
 MEANINGS = {
     "E_ARITHMETIC": "The policy asks for real arithmetic only; a network can tell the two apart (T27), so UNDECIDED.",
     "E_DATA_MISSING": "Records, openings or regions that a check needs were not given. UNDECIDED.",
@@ -21,8 +21,10 @@ MEANINGS = {
     "E_INSECURE": "An `--insecure-` option was used; the verdict is UNDECIDED at most.",
     "E_INTERRUPTED": "Ctrl-C; nothing half-written was left.",
     "E_IO": "A file cannot be read or written; the text has its name and the system's reason.",
+    "E_MODULE": "`prune_verify.api`: a PyTorch module or an array that cannot be read as a network; the text says why.",
     "E_NOT_INSTALLED": "A package is missing; `prune-verify doctor` prints the line that installs it.",
     "E_POWER": "`audit`: the base would have given the same answers, so that they show nothing.",
+    "E_RECORDS": "`prune_verify.api`: records that cannot be read; the text says which and what was expected.",
     "E_UNKNOWN": "At least one claim is neither proved nor refuted. UNDECIDED.",
     "E_USAGE": "Options that need each other, or exclude each other.",
 }
@@ -66,19 +68,29 @@ def coded_errors() -> dict[str, tuple[str, str]]:
     return found
 
 
-def used_codes() -> set[str]:
-    """Every code that stands in the source as a string."""
-    return {code for path in _sources() for code in re.findall(r'"(E_[A-Z_]+)"', path.read_text(encoding="utf-8"))}
+def used_codes() -> dict[str, set[str]]:
+    """Every code that stands in the source as a string, with the rooms where it does."""
+    found: dict[str, set[str]] = {}
+    for path in _sources():
+        for code in re.findall(r'"(E_[A-Z_]+)"', path.read_text(encoding="utf-8")):
+            found.setdefault(code, set()).add(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    return found
+
+
+def _meaning(code: str, errors: dict[str, tuple[str, str]], rooms: set[str]) -> str:
+    if code in errors:
+        return errors[code][1]
+    return MEANINGS.get(code) or f"A refusal of {', '.join(sorted(rooms))}; the text beside it says why."
 
 
 def _codes_page() -> str:
     errors = coded_errors()
-    unexplained = sorted(used_codes() - set(errors) - set(MEANINGS))
+    used = used_codes()
+    unexplained = sorted(code for code in set(used) - set(errors) - set(MEANINGS) if used[code] & {"checker", "audit"})
     if unexplained:
         message = f"codes without a meaning in docs/code_pages.py: {', '.join(unexplained)}"
         raise ValueError(message)
-    rows = [f"| `{code}` | {errors[code][1] if code in errors else MEANINGS[code]} |"
-            for code in sorted(used_codes()) if code != "E_CHECK"]  # fmt: skip
+    rows = [f"| `{code}` | {_meaning(code, errors, used[code])} |" for code in sorted(used) if code != "E_CHECK"]
     table = "\n".join(["| code | what it means |", "|---|---|", *rows])
     named = "\n".join(["| code | exit | what it means |", "|---|---|---|", *_named_refusals()])
     return (
