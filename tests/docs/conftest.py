@@ -22,7 +22,7 @@ socket.socket.connect = socket.socket.connect_ex = refused
 socket.getaddrinfo = refused
 from mkdocs.__main__ import cli
 
-cli(["build", "--strict", "--quiet", "--config-file", sys.argv[1], "--site-dir", sys.argv[2]])
+cli(["build", "--strict", "--config-file", sys.argv[1], "--site-dir", sys.argv[2]])
 """
 
 
