@@ -227,8 +227,8 @@ def _bench(options: argparse.Namespace) -> Result:
     if (options.train is None) != (options.test is None):
         return _failed("bench repair needs --train and --test together", "E_USAGE", 2)
     own = None if options.train is None else OwnData(options.train, options.test, options.label_column)
-    rest = {"data": options.data, "own": own, "quick": options.quick, "out": options.out, "say": _say(options)}
-    return Result(*run_bench(options.what, **rest))
+    rest = {name: getattr(options, name) for name in ("data", "quick", "full", "out", "cache")}
+    return Result(*run_bench(options.what, own=own, say=_say(options), **rest))
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -89,7 +89,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
     ),
-    "bench": ("prune-verify bench chain --quick", "prune-verify bench repair --data DIR --out OUT"),
+    "bench": (
+        "prune-verify bench chain --quick",
+        "prune-verify bench repair --data DIR --out OUT",
+        "prune-verify bench unlearning --quick --data DIR --out OUT --cache CACHE",
+    ),
 }
 
 

@@ -241,7 +241,9 @@ def add_prove(parser: argparse.ArgumentParser) -> None:
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """Add every option of ``bench``."""
     parser.add_argument(
-        "what", choices=["chain", "repair", "check", "prove", "claims", "vectors"], help="what is measured"
+        "what",
+        choices=["chain", "repair", "unlearning", "check", "prove", "claims", "vectors"],
+        help="what is measured",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder with mnist/, adult/, vnncomp/, vectors/ (default: digits)"
@@ -250,4 +252,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="RECORDS", help="repair: test records of the same kind")
     parser.add_argument("--label-column", metavar="NAME", help="repair: of csv files")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--full", action="store_true", help="unlearning: the sizes of the published table")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where it writes (default: a temporary folder)")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="unlearning: keep networks here; a run that was ended goes on from it"
+    )

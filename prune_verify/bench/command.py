@@ -14,6 +14,7 @@ Say = Callable[[str], None]
 WORDS = {
     "chain": "the chain of verbs, and how its cost grows",
     "repair": "what each family of patches is worth, beside retraining and other baselines",
+    "unlearning": "every way to forget beside genuine retraining, under attacks of membership inference",
     "check": "checking proofs beside making them",
     "prove": "VNN-COMP instances beside published answers",
     "claims": "ten thousand claims about one network",
@@ -23,7 +24,15 @@ _NEEDED = {"check": "vnncomp", "prove": "vnncomp", "claims": "mnist", "vectors":
 
 
 def run_bench(
-    what: str, *, data: Path | None, own: OwnData | None = None, quick: bool, out: Path | None, say: Say
+    what: str,
+    *,
+    data: Path | None,
+    own: OwnData | None = None,
+    quick: bool,
+    full: bool = False,
+    out: Path | None,
+    cache: Path | None = None,
+    say: Say,
 ) -> tuple[int, str, dict[str, object]]:
     """Run one benchmark.
 
@@ -32,7 +41,9 @@ def run_bench(
         data: folder with mnist/, adult/ and vnncomp/; digits only when None.
         own: records of one's own, for ``repair``.
         quick: smaller sizes.
+        full: the large sizes of ``unlearning``.
         out: where files go.
+        cache: where ``unlearning`` keeps networks between runs.
         say: sink for progress lines.
 
     Returns:
@@ -46,9 +57,14 @@ def run_bench(
     if needed is not None and (data is None or not (data / needed).is_dir()):
         message = f"bench {what} needs --data with a folder {needed}/ in it"
         raise BenchError(message)
-    if own is not None and what != "repair":
-        message = f"--train and --test belong to bench repair, not to bench {what}"
+    _require_own_options(what, {"repair": own is not None, "unlearning": full or cache is not None})
+    if what == "unlearning" and quick == full:
+        message = "bench unlearning: expected --quick or --full, one of them"
         raise BenchError(message)
+    if what == "unlearning":
+        from prune_verify.bench.unlearning import run_bench_unlearning
+
+        return run_bench_unlearning(data, full=full, out=out, cache=cache, say=say)
     if what == "check":
         from prune_verify.bench.check import run_bench_check
 
@@ -71,3 +87,17 @@ def run_bench(
     from prune_verify.bench.growth import run_bench_chain
 
     return run_bench_chain(data, quick=quick, out=out, say=say)
+
+
+def _require_own_options(what: str, given: dict[str, bool]) -> None:
+    """Refuse options that belong to another benchmark.
+
+    Raises:
+        BenchError: the same.
+
+    """
+    named = {"repair": "--train and --test", "unlearning": "--full and --cache"}
+    for owner, options in named.items():
+        if given[owner] and what != owner:
+            message = f"{options} belong to bench {owner}, not to bench {what}"
+            raise BenchError(message)

@@ -9,11 +9,10 @@ Source: MATHS 7 (figures to beat).
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from prune_verify.bench.chain import BenchError, Chain, Task, UnmetError, answer
 from prune_verify.bench.own_data import OwnData
 from prune_verify.bench.repair_families import baselines, copies, dense, families, told
 from prune_verify.bench.repair_rows import SEED, Bench, Cells, Say, measured, proved
+from prune_verify.bench.tables import aligned, csv_bytes
 
 if TYPE_CHECKING:
     from prune_verify.measure.datasets import DataSet
@@ -218,24 +218,10 @@ def _benches(data: Path | None, own: OwnData | None, say: Say, *, quick: bool) -
         yield _bench(found.name, found, size, say)
 
 
-def _table(rows: Sequence[Cells]) -> list[str]:
-    """Columns as wide as their widest cell."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([str(row.get(name, "")) for name in names] for row in rows)]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(names))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-
-
 def _written(out: Path, tables: dict[str, list[Cells]]) -> None:
     """A CSV for each table, and all of them as JSON."""
     for name, rows in tables.items():
-        names = list(dict.fromkeys(key for row in rows for key in row))
-        with (out / f"repair_{name.split(':')[0].replace(' ', '_')}.csv").open(
-            "w", newline="", encoding="utf-8"
-        ) as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
+        (out / f"repair_{name.split(':')[0].replace(' ', '_')}.csv").write_bytes(csv_bytes(rows))
     (out / "repair.json").write_text(json.dumps(tables, indent=1))
 
 
@@ -267,7 +253,7 @@ def run_bench_repair(
                     tables.setdefault(name, []).append(row)
     lines = [f"repair on {os.cpu_count()} cores; every verb a process of its own, start-up included in wall seconds"]
     for name, rows in tables.items():
-        lines += ["", name, *_table(rows)]
+        lines += ["", name, *aligned(rows)]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _written(out, tables)

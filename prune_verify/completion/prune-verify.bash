@@ -44,7 +44,7 @@ _shtab_prune_verify_audit_option_strings=(-h --help --json --quiet --certificate
 _shtab_prune_verify_measure_accuracy_option_strings=(-h --help --json --quiet --test --forget --retain --subgroups --subgroup-column --rounds --no-cost --label-column --encoding --seed --out)
 _shtab_prune_verify_measure_disclosure_option_strings=(-h --help --json --quiet --forget --public --image --svg --radius --shifts --domain --label-column --encoding --seed --out)
 _shtab_prune_verify_measure_option_strings=(-h --help)
-_shtab_prune_verify_bench_option_strings=(-h --help --json --quiet --data --train --test --label-column --quick --out)
+_shtab_prune_verify_bench_option_strings=(-h --help --json --quiet --data --train --test --label-column --quick --full --out --cache)
 _shtab_prune_verify_option_strings=(-h --help --version)
 
 _shtab_prune_verify_demo___out_COMPGEN=_shtab_compgen_dirs
@@ -205,6 +205,7 @@ _shtab_prune_verify_bench___data_COMPGEN=_shtab_compgen_dirs
 _shtab_prune_verify_bench___train_COMPGEN=_shtab_compgen_files
 _shtab_prune_verify_bench___test_COMPGEN=_shtab_compgen_files
 _shtab_prune_verify_bench___out_COMPGEN=_shtab_compgen_dirs
+_shtab_prune_verify_bench___cache_COMPGEN=_shtab_compgen_dirs
 
 _shtab_prune_verify_completion_pos_0_choices=(bash zsh fish)
 _shtab_prune_verify_repair___family_choices=(auto box class-cap linear-region learned)
@@ -224,7 +225,7 @@ _shtab_prune_verify_prove___arithmetic_choices=(ieee754-binary32 real)
 _shtab_prune_verify_audit___resolve_smt_choices=(z3 cvc5)
 _shtab_prune_verify_audit___datatype_choices=(FP32 FP64)
 _shtab_prune_verify_measure_pos_0_choices=(accuracy disclosure)
-_shtab_prune_verify_bench_pos_0_choices=(chain repair check prove claims vectors)
+_shtab_prune_verify_bench_pos_0_choices=(chain repair unlearning check prove claims vectors)
 _shtab_prune_verify_pos_0_choices=(demo doctor completion encode repair request certify export keygen trust challenge commit countersign receipt sign verify verdict check-proof prove inspect audit measure bench)
 
 _shtab_prune_verify_demo__h_nargs=0
@@ -375,6 +376,7 @@ _shtab_prune_verify_bench___help_nargs=0
 _shtab_prune_verify_bench___json_nargs=0
 _shtab_prune_verify_bench___quiet_nargs=0
 _shtab_prune_verify_bench___quick_nargs=0
+_shtab_prune_verify_bench___full_nargs=0
 _shtab_prune_verify_pos_0_nargs=A...
 _shtab_prune_verify__h_nargs=0
 _shtab_prune_verify___help_nargs=0

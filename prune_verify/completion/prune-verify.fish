@@ -473,5 +473,7 @@ complete -c prune-verify -n '_shtab_prune_verify_using bench' -l train -xka "(__
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -l test -xka "(__fish_complete_path (commandline -ct))" -d 'repair: test records of the same kind'
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -l label-column -x -d 'repair: of csv files'
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -l quick -d 'smaller sizes'
+complete -c prune-verify -n '_shtab_prune_verify_using bench' -l full -d 'unlearning: the sizes of the published table'
 complete -c prune-verify -n '_shtab_prune_verify_using bench' -l out -xka "(__fish_complete_directories)" -d 'where it writes (default: a temporary folder)'
-complete -c prune-verify -n '_shtab_prune_verify_using bench; and test $_shtab_prune_verify_npos -eq 0' -ka "chain repair check prove claims vectors" -d 'what is measured'
+complete -c prune-verify -n '_shtab_prune_verify_using bench' -l cache -xka "(__fish_complete_directories)" -d 'unlearning: keep networks here; a run that was ended goes on from it'
+complete -c prune-verify -n '_shtab_prune_verify_using bench; and test $_shtab_prune_verify_npos -eq 0' -ka "chain repair unlearning check prove claims vectors" -d 'what is measured'

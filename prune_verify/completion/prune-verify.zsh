@@ -140,8 +140,10 @@ _shtab_prune_verify_bench_options=(
   "--test[repair\: test records of the same kind]:RECORDS:_files"
   "--label-column[repair\: of csv files]:NAME:"
   "--quick[smaller sizes]"
+  "--full[unlearning\: the sizes of the published table]"
   "--out[where it writes (default\: a temporary folder)]:DIR:_files -/"
-  ":what is measured:(chain repair check prove claims vectors)"
+  "--cache[unlearning\: keep networks here\; a run that was ended goes on from it]:DIR:_files -/"
+  ":what is measured:(chain repair unlearning check prove claims vectors)"
 )
 
 # guard to ensure default positional specs are added only once per session

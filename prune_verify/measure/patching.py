@@ -113,15 +113,28 @@ def _held(base: bytes, forget: Rows, retain: Rows, context: Context, margins: Ou
 
 
 def linear_region(base: bytes, forget: Rows, retain: Rows, context: Context) -> Outcome:
-    """The least shift on each record's linear region, at the greatest radius that all of them hold."""
+    """The least shift on each record's linear region, at the greatest radius that all of them hold.
+
+    Records on whose region no ball can be shown to lie (a neuron is at 0 there) get no gate, and the note counts them.
+
+    Raises:
+        UnlearnerError: no record has such a ball.
+
+    """
     start, loaded = time.monotonic(), _loaded(base)
     model = replace(context.model, margin_from=GIVEN)
-    reach = max(min(region_radius(loaded.network, row, model) for row in forget.x), _SMALLEST)
+    radii = [region_radius(loaded.network, row, model) for row in forget.x]
+    rows = [place for place, radius in enumerate(radii) if radius >= _SMALLEST]
+    if not rows:
+        text = f"linear-region: expected a record whose region holds a ball of {float(_SMALLEST):g}, found none"
+        raise UnlearnerError(text)
+    reach = min(radii[place] for place in rows)
     model = replace(model, radius=reach, retained_radius=max(reach / 2, _SMALLEST))
-    found = repair_linear_region(loaded.network, _labelled(forget), _labelled(retain), model)
-    note = f"radius {float(reach):.2g}"
-    made = _outcome(base, loaded, found.patch, start, len(forget.y))
-    return made.noted("; ".join(filter(None, (note, _conflicts(len(found.conflicts))))))
+    held = LabelledRows(forget.x[rows], forget.y[rows])
+    found = repair_linear_region(loaded.network, held, _labelled(retain), model)
+    made = _outcome(base, loaded, found.patch, start, len(forget.y)).noted(_conflicts(len(found.conflicts)))
+    left = len(forget.y) - len(rows)
+    return made.noted(f"radius {float(reach):.2g}" + (f"; {left} records have no region and stay" if left else ""))
 
 
 def learned(base: bytes, forget: Rows, retain: Rows, context: Context) -> Outcome:

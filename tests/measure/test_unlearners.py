@@ -100,3 +100,19 @@ def test_notes_are_joined_and_the_later_one_comes_first() -> None:
     made = Outcome(b"", 1.0, 2, "old").noted("new").with_patch(32, "newest")
     assert (made.note, made.patch_bits, made.holds_base) == ("newest; new; old", 32, True)
     assert Outcome(b"", 1.0, 2).noted("").note == ""
+
+
+def test_a_record_without_a_region_is_counted_and_none_is_refused(monkeypatch) -> None:
+    from prune_verify.measure import patching
+
+    found = patching.region_radius
+    monkeypatch.setattr(
+        patching, "region_radius",
+        lambda network, row, model: 0 if (row == FORGET.x[0]).all() else found(network, row, model),
+    )  # fmt: skip
+    made = unlearned("linear-region")
+    assert "1 records have no region and stay" in made.note
+    assert (made.records, right(made.onnx, Rows(FORGET.x[:1], FORGET.y[:1]))) == (6, 1)
+    monkeypatch.setattr(patching, "region_radius", lambda *_: 0)
+    with pytest.raises(UnlearnerError, match="expected a record whose region holds a ball"):
+        unlearned("linear-region")
