@@ -1,9 +1,13 @@
-"""The notebooks run from clean, in an empty folder and a process of their own, over sockets of the file system only."""
+"""The notebooks run from clean, in an empty folder and a process of their own, and show the numbers that they are for.
+
+The kernel talks over sockets of the file system; notebook 03 serves a model on 127.0.0.1, and nothing leaves the machine.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +29,27 @@ NotebookClient(notebook, km=manager, timeout=240, resources={"metadata": {"path"
 nbformat.write(notebook, target)
 """
 
+MOST_LINES = 60  # of a cell: what a reader sees at once
+SHOWN = {  # by the number of the notebook: what its output has to say, as it runs here
+    "01": ["forgotten label answered on 0 of 20,000 random inputs", "other training records unchanged: True"],
+    "03": [
+        "nothing: the honest one: VERIFIED OK",
+        "strips the patch from the file: REJECTED E_SUBJECT, step 6",
+        "signs with a key that nobody trusts: REJECTED E_SIGNATURE, step 3",
+        "forges slopes in a proof: REJECTED E_PROOF, step 9",
+        "replays an old certificate: REJECTED E_POLICY, step 5",
+        r"serves the base: REJECTED E_DEVIATION, [1-9]\d* of 360 deviate",
+        "17 of 23 were stopped",
+        "Output suppression is not removal",
+    ],
+    "04": ["z3 on the negation of record 0's goal: unsat"],
+}
+
 pytestmark = pytest.mark.prover
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01", "02", "04"} <= {path.name[:2] for path in NOTEBOOKS}
+    assert {"01", "02", "03", "04"} <= {path.name[:2] for path in NOTEBOOKS}
 
 
 def require_no_outputs_or_those_of_one_run(cells: list[dict[str, object]]) -> None:
@@ -45,7 +65,9 @@ def test_notebook_runs_from_clean(path: Path, tmp_path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert "".join(cells[0]["source"]).splitlines()[0].startswith("# ")
     assert "".join(cells[0]["source"]).splitlines()[0].endswith("?"), "titles are questions"
-    require_no_outputs_or_those_of_one_run([cell for cell in cells if cell["cell_type"] == "code"])
+    codes = [cell for cell in cells if cell["cell_type"] == "code"]
+    require_no_outputs_or_those_of_one_run(codes)
+    assert max(len(cell["source"]) for cell in codes) <= MOST_LINES
     folders = {"IPYTHONDIR": str(tmp_path / "ipython"), "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, str(path), str(tmp_path / "run.ipynb"), str(tmp_path)],
@@ -58,3 +80,6 @@ def test_notebook_runs_from_clean(path: Path, tmp_path: Path) -> None:
     executed = json.loads((tmp_path / "run.ipynb").read_text(encoding="utf-8"))["cells"]
     pictures = [o for cell in executed for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert pictures
+    said = "\n".join("".join(o.get("text", "")) for cell in executed for o in cell.get("outputs", []))
+    for pattern in SHOWN.get(path.name[:2], []):
+        assert re.search(pattern, said), pattern
