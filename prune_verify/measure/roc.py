@@ -78,7 +78,7 @@ def roc(members: Doubles, non_members: Doubles) -> Roc:
     inside, outside = _sides(members, non_members, 0.5)
     thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
     reached = [
-        np.concatenate([[0.0], 1.0 - np.searchsorted(np.sort(side), thresholds, side="left") / len(side)])
+        np.concatenate([[0.0], (len(side) - np.searchsorted(np.sort(side), thresholds, side="left")) / len(side)])
         for side in (outside, inside)
     ]
     return Roc(false_positive=reached[0], true_positive=reached[1])
