@@ -86,6 +86,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "--image 8x8 --svg guesses.svg --out disclosure.json"
         ),
     ),
+    "measure relearning": (
+        (
+            "prune-verify measure relearning base.onnx patched.onnx --forget forget.npz --retain retain.npz "
+            "--test test.npz --svg curves.svg --out relearning.json"
+        ),
+    ),
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
     ),

@@ -48,6 +48,7 @@ _shtab_prune_verify_measure_commands() {
   local _commands=(
     accuracy:'accuracy, agreement, calibration and cost, base beside patched network'
     disclosure:'what a holder of patch.json can reconstruct of the forgotten records'
+    relearning:'how soon the forgotten comes back, beside networks that never saw it'
   )
   _describe 'prune-verify measure commands' _commands
 }
@@ -379,6 +380,36 @@ _shtab_prune_verify_measure_disclosure_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_prune_verify_measure_disclosure_defaults_added=0
+
+_shtab_prune_verify_measure_relearning_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object on standard output, everything else on standard error]"
+  "--quiet[no progress]"
+  "--forget[the forget set]:RECORDS:_files"
+  "--retain[the retained set, for the control]:RECORDS:_files"
+  "--test[held-out records]:RECORDS:_files"
+  "*--against[another network to compare with (repeatable)\; one that is called retrain is the control]:NAME=NET.onnx:_files"
+  "--modes[default head,full,prototype,strip]:MODE,..:"
+  "--records[how many forgotten records the attacker has, besides all of them (default 1,2,5,10,50)]:N,..:"
+  "--recovered[share of the base\'s accuracy that counts as back (default 1)]:SHARE:"
+  "--epochs[epochs of relearning (default 20)]:N:"
+  "--batch[records a step of relearning (default 32)]:N:"
+  "--rate[the attacker\'s learning rate (default 0.001)]:R:"
+  "--seeds[seeds, one control for each (default 3)]:N:"
+  "--others[records of the same labels, from the test set, for benign fine-tuning (default 100)]:N:"
+  "--control-epochs[epochs of control (default 30)]:N:"
+  "--control-rate[learning rate of the control (default 0.001)]:R:"
+  "--svg[what comes back by epoch, drawn]:FILE.svg:_files"
+  "--label-column[label column of csv files]:NAME:"
+  "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
+  "--seed[seed of everything that is drawn (default 0)]:N:"
+  "--out[write the measurement here, for certify --measurements]:FILE.json:_files"
+  ":the base network:_files"
+  ":the network that is to have forgotten:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_prune_verify_measure_relearning_defaults_added=0
 
 _shtab_prune_verify_prove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -759,6 +790,7 @@ _shtab_prune_verify_measure() {
       case $line[1] in
         accuracy) _arguments -C -s $_shtab_prune_verify_measure_accuracy_options ;;
         disclosure) _arguments -C -s $_shtab_prune_verify_measure_disclosure_options ;;
+        relearning) _arguments -C -s $_shtab_prune_verify_measure_relearning_options ;;
       esac
   esac
 }

@@ -23,7 +23,16 @@ from prune_verify.files import new_file
 from prune_verify.measure.errors import MeasureInputError
 from prune_verify.measurement_file import MeasuredRow, MeasurementFile, emit_measurement
 
-__all__ = ["Inputs", "Progress", "add_shared_options", "command_line", "measured", "require_apart", "require_new"]
+__all__ = [
+    "Inputs",
+    "Progress",
+    "add_shared_options",
+    "command_line",
+    "measured",
+    "require_apart",
+    "require_new",
+    "require_same_form",
+]
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**31
