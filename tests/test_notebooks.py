@@ -42,6 +42,16 @@ SHOWN = {  # by the number of the notebook: what its output has to say, as it ru
         "17 of 23 were stopped",
         "Output suppression is not removal",
     ],
+    "05": [
+        "VERIFIED OK exit code 0",
+        "C1  Forgotten records: 3 of 3 proved",
+        "C3  Retained records, exact outputs: 300 of 300 proved",
+        "an auditor who signs too: REJECTED E_SIGNATURE",
+        "a commitment made before training: UNDECIDED E_DATA_MISSING",
+        "VERDICT FILE: ACCEPTED states=VERIFIED",
+        "record is yours: the same values, the same label",
+        "packages of the prover that this notebook used: none",
+    ],
     "04": ["z3 on the negation of record 0's goal: unsat"],
 }
 
@@ -49,7 +59,7 @@ pytestmark = pytest.mark.prover
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01", "02", "03", "04"} <= {path.name[:2] for path in NOTEBOOKS}
+    assert {"01", "02", "03", "04", "05"} <= {path.name[:2] for path in NOTEBOOKS}
 
 
 def require_no_outputs_or_those_of_one_run(cells: list[dict[str, object]]) -> None:
