@@ -20,7 +20,7 @@ DATA ?= ../shared/data
 # The one command for tests: `make test` and `make check` run the same.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full check lint types layers format coverage bench docs examples patches completions vectors mutate fuzz clean
+.PHONY: help install demo test test-full check lint types layers format coverage bench docs examples patches pythons dist zipapp size completions vectors mutate fuzz clean
 
 help: ## this list
 	@printf 'prune-verify: every target installs what it needs into $(VENV) first\n\n'
@@ -82,6 +82,19 @@ examples: $(STAMP) ## make certs/examples, certs/policies and patches anew (new 
 
 patches: $(STAMP) ## make the reference patches of patches/ anew, for the first example as it is
 	PYTHONPATH=. $(BIN)/python certs/make_patches.py
+
+PYTHONS ?=
+pythons: $(STAMP) ## the checker's tests on other Pythons: PYTHONS="python3.12 python3.13", or those on the PATH
+	PRUNE_VERIFY_PYTHONS="$(PYTHONS)" $(PYTEST) -m slow tests/test_pythons.py
+
+dist: $(STAMP) ## wheel and sdist of the last commit in dist/, the same bytes wherever they are made; prints sha256
+	$(BIN)/python .ci/dist.py dist
+
+zipapp: $(STAMP) ## the checker of the last commit as one file, dist/prune-verify-checker.pyz; prints sha256
+	$(BIN)/python .ci/dist.py zipapp
+
+size: $(STAMP) ## packages and megabytes of a base install (needs a package registry)
+	$(BIN)/python .ci/dist.py size
 
 completions: $(STAMP) ## make the scripts of `prune-verify completion` anew, after a change of verbs or options
 	PYTHONPATH=. $(BIN)/python .ci/completions.py

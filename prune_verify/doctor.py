@@ -41,15 +41,20 @@ PROVER: dict[str, str] = {
     "packaging": "24",
     "joblib": "1.5",
 }
-OPTIONAL: dict[str, tuple[str, str]] = {
-    "python-flint": ("0.6", "pip install python-flint (verify --exact is slow without it)"),
-    "cvc5": ("1.2", "pip install cvc5 (for verify --resolve-smt cvc5)"),
-    "urllib3": ("2.5", "pip install 'prune-verify[endpoint]' (for audit)"),
-    "securesystemslib": ("1.2", "pip install 'prune-verify[hsm]' (for keys on PKCS#11 tokens and key services)"),
-    "python-pkcs11": ("0.8", "pip install 'prune-verify[hsm]' (for keys on PKCS#11 tokens)"),
-    "distributed": ("2024.8", "pip install 'prune-verify[cluster]' (for certify on a Dask cluster)"),
+# Extras that are neither of the two: what each is for, and its packages.
+EXTRAS: dict[str, tuple[str, dict[str, str]]] = {
+    "exact": ("verify --exact is slow without it", {"python-flint": "0.6"}),
+    "smt": ("for verify --resolve-smt", {"z3-solver": "4.13", "cvc5": "1.2"}),
+    "endpoint": ("for audit", {"urllib3": "2.5", "scipy": "1.11"}),
+    "hsm": (
+        "for keys on PKCS#11 tokens and key services",
+        {"securesystemslib": "1.2", "python-pkcs11": "0.8", "asn1crypto": "1.5"},
+    ),
+    "cluster": ("for certify on a Dask cluster", {"distributed": "2024.8"}),
+    "plots": ("for pictures of benchmarks and measurements", {"matplotlib": "3.8"}),
 }
 _MODULE = {"z3-solver": "z3", "scikit-learn": "sklearn", "python-flint": "flint", "python-pkcs11": "pkcs11"}
+# What is installed is not sought again: these lines add what is missing, wherever this package came from.
 _INSTALL_BASE = "pip install prune-verify"
 _INSTALL_PROVER = "pip install 'prune-verify[prover]'"
 _INSTALL_AUTO_LIRPA = "pip install --no-deps auto_LiRPA==0.3"
@@ -107,6 +112,18 @@ def _package(name: str, minimum: str, part: Part, fix: str) -> Finding:
         except ImportError as error:
             return Finding(name, part, "problem", f"{version} cannot be imported: {error}", fix)
     return Finding(name, part, "ok", version)
+
+
+def _extra(name: str, purpose: str, packages: dict[str, str]) -> Finding:
+    """An extra: every package of it, or which are not as they should be."""
+    fix = f"pip install 'prune-verify[{name}]'"
+    found = [_package(package, minimum, "optional", fix) for package, minimum in packages.items()]
+    wrong = [f for f in found if f.status != "ok"]
+    if not wrong:
+        return Finding(name, "optional", "ok", ", ".join(f"{f.name} {f.detail}" for f in found))
+    detail = "; ".join(f"{f.name}: {f.detail}" for f in wrong)
+    status: Status = "problem" if any(f.status == "problem" for f in wrong) else "missing"
+    return Finding(name, "optional", status, f"{purpose}; {detail}", fix)
 
 
 def _python() -> Finding:
@@ -206,7 +223,7 @@ def report() -> list[Finding]:
         _arithmetic(),
         *(_package(name, minimum, "prover", _INSTALL_PROVER) for name, minimum in PROVER.items()),
         _auto_lirpa(),
-        *(_package(name, minimum, "optional", fix) for name, (minimum, fix) in OPTIONAL.items()),
+        *(_extra(name, purpose, packages) for name, (purpose, packages) in EXTRAS.items()),
         _writable("working folder", Path.cwd, "run from a folder of yours, or give --out"),
         _writable("temporary folder", lambda: Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
         _browser(),

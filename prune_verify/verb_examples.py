@@ -1,10 +1,21 @@
-"""Examples at the end of each verb's ``--help``: command lines as people type them; a test parses every one."""
+"""The end of every ``--help``: who uses which verb, and command lines as people type them; a test parses every one."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["EXAMPLES", "add_examples"]
+__all__ = ["EXAMPLES", "PROGRAM", "add_examples"]
+
+PROGRAM = """\
+owners:         repair (or request), certify, sign; before training: commit
+auditors:       trust, challenge, countersign, verify, audit, inspect
+third parties:  verdict check
+data subjects:  receipt check
+
+exit codes: 0 done or VERIFIED, 1 REJECTED or refuted, 2 could not run, 3 UNDECIDED or a threat model that cannot be met
+
+prune-verify VERB --help ends with examples; README.md has the whole chain of them, and `demo` runs it.\
+"""
 
 _SETS = "--forget forget.npz --retain retain.npz"
 _AUDITOR = f"--base base.onnx --patched patched.onnx --trust trust.json --policy policy.toml {_SETS}"
@@ -104,7 +115,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def add_examples(parser: argparse.ArgumentParser, verb: str = "") -> None:
-    """Give the verbs under a parser their examples, as they stand in ``EXAMPLES``.
+    """Give the program and the verbs under it the ends of their help, as they stand in ``PROGRAM`` and ``EXAMPLES``.
 
     Args:
         parser: of the program, or of a verb that has actions.
@@ -115,6 +126,8 @@ def add_examples(parser: argparse.ArgumentParser, verb: str = "") -> None:
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             for name, under in action.choices.items():
                 add_examples(under, f"{verb} {name}".lstrip())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter  # the ends are laid out by hand
+    if not verb:
+        parser.epilog = PROGRAM
     if verb in EXAMPLES:
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = "\n".join(["examples:", *(f"  {line}" for line in EXAMPLES[verb])])

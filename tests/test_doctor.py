@@ -51,7 +51,10 @@ def declared(requirements):
 def test_the_tables_are_those_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert declared(project["dependencies"]) == doctor.BASE
-    assert declared(project["optional-dependencies"]["prover"]) == doctor.PROVER
+    extras = project["optional-dependencies"]
+    assert declared(extras["prover"]) == doctor.PROVER
+    assert {name: declared(extras[name]) for name in doctor.EXTRAS} == {n: e[1] for n, e in doctor.EXTRAS.items()}
+    assert set(extras) - {"test", "docs"} == {"prover", *doctor.EXTRAS}  # those two are for work on this project
     assert project["requires-python"] == ">=" + ".".join(map(str, doctor.MINIMUM_PYTHON))
 
 
@@ -90,6 +93,32 @@ def test_a_missing_prover_package_is_stated_and_ends_with_0(pretend, name):
     assert found(name).status == "missing"
     assert "pip install 'prune-verify[prover]'" in text
     assert "CANNOT make" in text
+
+
+EXTRAS = [(extra, package) for extra, (_, packages) in doctor.EXTRAS.items() for package in packages]
+
+
+@pytest.mark.parametrize(("extra", "package"), EXTRAS, ids=["-".join(e) for e in EXTRAS])
+def test_a_missing_extra_names_the_exact_line(pretend, extra, package):
+    pretend(**{package.replace("-", "_"): None})
+    code, text, _ = doctor.examine()
+    assert code == 0
+    assert found(extra).part == "optional"
+    assert found(extra).status == "missing"
+    assert f"{package}: not installed" in found(extra).detail
+    assert found(extra).fix == f"pip install 'prune-verify[{extra}]'"
+    assert found(extra).fix in text
+
+
+def test_an_extra_that_is_whole_names_its_versions(pretend):
+    pretend(z3_solver="4.13", cvc5="1.2")
+    assert found("smt") == Finding("smt", "optional", "ok", "z3-solver 4.13, cvc5 1.2")
+
+
+def test_an_extra_that_is_too_old_is_a_problem(pretend):
+    pretend(cvc5="1.1.9")
+    assert found("smt").status == "problem"
+    assert found("smt").detail == "for verify --resolve-smt; cvc5: 1.1.9 is older than 1.2"
 
 
 def test_missing_auto_lirpa_names_the_exact_line(pretend):

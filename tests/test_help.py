@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prune_verify.cli import command_line
-from prune_verify.verb_examples import EXAMPLES
+from prune_verify.verb_examples import EXAMPLES, PROGRAM
 
 # What a number counts or measures, in the words of the help texts.
 UNITS = (
@@ -102,6 +102,14 @@ def test_an_example_is_a_command_line_that_is_taken(verb: str, line: str) -> Non
     assert words[0] == "prune-verify"
     assert " ".join(words[1:]).startswith(verb)
     assert command_line().parse_args(words[1:]).verb == verb.split(maxsplit=1)[0]
+
+
+def test_the_programs_help_says_who_uses_which_verb() -> None:
+    shown = command_line().format_help()
+    assert shown.endswith(PROGRAM + "\n")
+    for line in PROGRAM.split("\n\n", maxsplit=1)[0].splitlines():
+        for words in re.split(r", |; before training: | \(or |\), ", line.split(":", maxsplit=1)[1].strip()):
+            assert words.split(maxsplit=1)[0] in {verb.split(maxsplit=1)[0] for verb in VERBS}, words
 
 
 def test_there_are_no_examples_of_verbs_that_do_not_exist() -> None:

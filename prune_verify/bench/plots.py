@@ -28,7 +28,7 @@ def draw(tables: dict[str, list[Cells]], out: Path) -> list[str]:
         mpl.use("svg")
         from matplotlib import pyplot as plt
     except ModuleNotFoundError:
-        return ["no plots: pip install matplotlib"]
+        return ["no plots: pip install 'prune-verify[plots]'"]
     lines = []
     for name, rows, paint in (("cost", tables["records"], _cost), ("copies", tables.get("copies", []), _copies)):
         if rows:
