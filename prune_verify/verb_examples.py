@@ -103,6 +103,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "--test test.npz --svg curves.svg --out relearning.json"
         ),
     ),
+    "measure membership": (
+        (
+            "prune-verify measure membership base.onnx patched.onnx --forget forget.npz --retain retain.npz "
+            "--non-members test.npz --workers 2 --cache shadows --out OUT"
+        ),
+    ),
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
     ),

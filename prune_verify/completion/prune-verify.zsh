@@ -48,6 +48,7 @@ _shtab_prune_verify_measure_commands() {
   local _commands=(
     accuracy:'accuracy, agreement, calibration and cost, base beside patched network'
     disclosure:'what a holder of patch.json can reconstruct of the forgotten records'
+    membership:'membership inference: whether the forget set can be told from the never seen'
     relearning:'how soon the forgotten comes back, beside networks that never saw it'
   )
   _describe 'prune-verify measure commands' _commands
@@ -380,6 +381,34 @@ _shtab_prune_verify_measure_disclosure_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_prune_verify_measure_disclosure_defaults_added=0
+
+_shtab_prune_verify_measure_membership_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object on standard output, everything else on standard error]"
+  "--quiet[no progress]"
+  "--forget[the forget set\: members of the base]:RECORDS:_files"
+  "--retain[the rest of the base\'s training set]:RECORDS:_files"
+  "--non-members[records that the base never saw]:RECORDS:_files"
+  "*--against[another network to attack beside the patched one (repeatable)]:NAME=NETWORK.onnx:_files"
+  "--shadows[shadow networks, an even number (default 64)]:N:"
+  "--retrained[genuine retrains, networks on which attacks must find nothing (default 1)]:N:"
+  "--epochs[epochs of training (without it\: as many as one needs to fit its records as the base does, up to 100)]:N:"
+  "--batch[records per step (default 128)]:N:"
+  "--rate[Adam\'s learning rate (default 0.001)]:R:"
+  "--weight-decay[Adam\'s L2 penalty, at that rate (default 0.0)]:W:"
+  "--cache[keep trained networks here, by content\; a run that was ended goes on]:DIR:_files -/"
+  "--workers[processes that train (default 1)]:N:"
+  "--device[auto\: train on a GPU where there is one (default cpu)]:device:(cpu auto)"
+  "--label-column[label column of csv files]:NAME:"
+  "--encoding[apply this encoding to csv files]:ENCODING.json:_files"
+  "--seed[seed of everything that is drawn (default 0)]:N:"
+  "--out[write the files here, for certify --measurements]:DIR:_files -/"
+  ":the network before the request:_files"
+  ":the network after it:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_prune_verify_measure_membership_defaults_added=0
 
 _shtab_prune_verify_measure_relearning_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -790,6 +819,7 @@ _shtab_prune_verify_measure() {
       case $line[1] in
         accuracy) _arguments -C -s $_shtab_prune_verify_measure_accuracy_options ;;
         disclosure) _arguments -C -s $_shtab_prune_verify_measure_disclosure_options ;;
+        membership) _arguments -C -s $_shtab_prune_verify_measure_membership_options ;;
         relearning) _arguments -C -s $_shtab_prune_verify_measure_relearning_options ;;
       esac
   esac

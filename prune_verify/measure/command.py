@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable
 from typing import Protocol
 
-from prune_verify.measure import accuracy_command, disclosure_command, relearning_command
+from prune_verify.measure import accuracy_command, disclosure_command, membership_command, relearning_command
 from prune_verify.measure.inputs import Progress
 
 __all__ = ["WORDS", "add_measure", "run_measure"]
@@ -32,6 +32,7 @@ WORDS: dict[str, tuple[Word, str]] = {
     "accuracy": (accuracy_command, "accuracy, agreement, calibration and cost, base beside patched network"),
     "disclosure": (disclosure_command, "what a holder of patch.json can reconstruct of the forgotten records"),
     "relearning": (relearning_command, "how soon the forgotten comes back, beside networks that never saw it"),
+    "membership": (membership_command, "membership inference: whether the forget set can be told from the never seen"),
 }
 
 

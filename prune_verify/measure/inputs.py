@@ -36,16 +36,23 @@ __all__ = [
 
 Progress = Callable[[str, int, int], None]
 _MOST_BYTES = 2**31
-_NOT_REPEATED = {"out", "svg", "json", "quiet", "help"}
+_NOT_REPEATED = {"out", "svg", "cache", "workers", "json", "quiet", "help"}
 
 
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every word takes: how csv files are read, the seed, and where the measurement goes."""
+def add_shared_options(parser: argparse.ArgumentParser, *, folder: bool = False) -> None:
+    """Add what every word takes: how csv files are read, the seed, and where the measurement goes.
+
+    Args:
+        parser: of the word.
+        folder: whether it writes several files into a folder, which then has to be named.
+
+    """
     parser.add_argument("--label-column", metavar="NAME", help="label column of csv files")
     parser.add_argument("--encoding", type=Path, metavar="ENCODING.json", help="apply this encoding to csv files")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
+    metavar, text = ("DIR", "write the files here") if folder else ("FILE.json", "write the measurement here")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="write the measurement here, for certify --measurements"
+        "--out", type=Path, required=folder, metavar=metavar, help=f"{text}, for certify --measurements"
     )
 
 

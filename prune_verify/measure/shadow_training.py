@@ -173,7 +173,7 @@ def half_splits(rows: int, shadows: int, seed: int) -> Bools:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread of arithmetic: sums are added up in an order that no machine's core count changes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -221,7 +221,7 @@ def train_one(recipe: Recipe, rows: Rows, member: Bools, seed: int) -> Trainable
 
     """
     Networks(recipe, rows, member[None], (seed,))
-    with _one_thread():
+    with one_thread():
         *_, (network, _) = epochs_of(recipe, rows, member, seed)
     return network.cpu().eval()
 
@@ -264,7 +264,7 @@ def _trained(task: _Task) -> Result:
     """Train one network; the worker's side: its accuracy, then its logits or its file."""
     x, y, queries = (np.load(Path(task.folder) / f"{name}.npy", mmap_mode="r") for name in ("x", "y", "queries"))
     member = np.unpackbits(np.frombuffer(task.member, np.uint8), count=len(y)).astype(np.bool_)
-    with _one_thread():
+    with one_thread():
         *_, (network, own) = epochs_of(task.recipe, Rows(x, y), member, task.seed)
         network.eval()
         right = float((logits_of(network, own.x).argmax(axis=1) == own.y).mean())
