@@ -81,7 +81,7 @@ def linked_files(source: Path) -> set[Path]:
 
 def files_of_included() -> set[Path]:
     """The files that the included texts link to, the policies, and the notebooks themselves."""
-    texts = {path for text in TEXTS for path in linked_files(ROOT / text)}
+    texts = {path for text in (*TEXTS, *notebooks()) for path in linked_files(ROOT / text)}
     policies = set((ROOT / "certs" / "policies").glob("*.toml"))  # the page of policy members has them
     return texts | policies | {ROOT / path for path in notebooks()}
 
