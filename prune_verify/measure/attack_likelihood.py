@@ -19,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 from scipy.stats import norm
 
 from prune_verify.measure.attack_input import (
@@ -32,7 +34,9 @@ from prune_verify.measure.attack_input import (
 
 __all__ = ["Spread", "lira_offline", "lira_online", "spread_of", "two_version", "unlike_non_member", "unlike_outputs"]
 
-_ENOUGH = 32  # on one side; arXiv 2112.03570 keeps one variance for all records below 64 shadows, half of them inside
+_ENOUGH = 30  # on one side on average; arXiv 2112.03570 keeps one variance below 64 shadows, half of them inside
+_LEAST = 8  # on one side for each record
+_RECORDS = 10  # for a distribution of spreads among records
 _LEAST_SPREAD = 1e-6  # logits; below it margins are constant, and any difference counts as a million spreads per logit
 
 
@@ -52,16 +56,18 @@ class Spread:
     count: Doubles
 
 
-def spread_of(margins: Doubles, chosen: Bools, side: str) -> Spread:
+def spread_of(margins: Doubles, chosen: Bools, side: str, *, moderated: bool = False) -> Spread:
     """The normal distribution of each record's margins over the chosen networks.
 
-    The deviation is each record's own where every record has at least 32 chosen networks, else one for all, that of
-    the margins about their record's mean. It is never below 1e-6 logits (constant margins).
+    The deviation is each record's own where records have at least 30 chosen networks on average and 8 each. Else it is
+    one for all, that of margins about their record's mean, as published; or, moderated, a compromise of the two for
+    each record, which finds more where spreads differ much between records. Never below 1e-6 logits (constant margins).
 
     Args:
         margins: float64 [networks, records].
         chosen: bool [networks, records].
         side: "inside" or "outside", for the error.
+        moderated: the compromise, with at least 10 records.
 
     Raises:
         AttackInputError: a record with no chosen network, or fewer than two for every record.
@@ -79,14 +85,52 @@ def spread_of(margins: Doubles, chosen: Bools, side: str) -> Spread:
         raise AttackInputError(text)
     mean = np.where(chosen, margins, 0.0).sum(axis=0) / count
     squares = (np.where(chosen, margins - mean, 0.0) ** 2).sum(axis=0)
-    own = bool((count >= _ENOUGH).all())
-    variance = squares / (count - 1) if own else np.full_like(mean, squares.sum() / freedom)
+    if count.mean() >= _ENOUGH and count.min() >= _LEAST:
+        variance = squares / (count - 1)
+    elif moderated:
+        variance = moderated_variances(squares, count - 1)
+    else:
+        variance = np.full_like(mean, squares.sum() / freedom)
     return Spread(mean, np.maximum(np.sqrt(variance), _LEAST_SPREAD), count)
 
 
-def _outside(observations: Observations) -> Spread:
+def moderated_variances(squares: Doubles, freedom: Doubles) -> Doubles:
+    """Variances of records, each drawn towards what is usual among them as far as its own few networks leave it open.
+
+    The variances are taken to be scaled inverse chi-square; scale and degrees of freedom of that distribution are
+    fitted to the logarithms of the records' own estimates, by moments.
+
+    Args:
+        squares: float64 [records], sums of squares about the record's mean.
+        freedom: float64 [records], networks less one.
+
+    Returns:
+        float64 [records]; the common variance for all of them with fewer than 10 records to fit, or where they differ
+        no more than chance explains.
+
+    Source: Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004), sections 3 and 6.2.
+
+    """
+    common = np.full_like(squares, squares.sum() / freedom.sum())
+    usable = (freedom > 0) & (squares > 0)
+    if usable.sum() < _RECORDS:
+        return common
+    half = freedom[usable] / 2.0
+    logs = np.log(squares[usable] / freedom[usable]) - digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    widest, narrowest = 1e-2, 1e4  # degrees of freedom; beyond them one of the two estimates is the answer
+    if excess <= float(polygamma(1, narrowest / 2.0)):
+        return common
+    prior = widest
+    if excess < float(polygamma(1, widest / 2.0)):
+        prior = float(brentq(lambda d: float(polygamma(1, d / 2.0)) - excess, widest, narrowest))
+    scale = float(np.exp(logs.mean() + digamma(prior / 2.0) - np.log(prior / 2.0)))
+    return (prior * scale + squares) / (prior + freedom)
+
+
+def _outside(observations: Observations, *, moderated: bool = False) -> Spread:
     margins = scaled_margins(observations.shadows, observations.labels)
-    return spread_of(margins, ~observations.inside, "outside")
+    return spread_of(margins, ~observations.inside, "outside", moderated=moderated)
 
 
 def lira_online(observations: Observations) -> Doubles:
@@ -139,7 +183,7 @@ def unlike_non_member(observations: Observations) -> Doubles:
     """How far the target's margin lies from the non-members' of the same record, on either side.
 
     Finds records that were forgotten too well, which one-sided attacks take for the surest non-members. In standard
-    deviations of a new non-member's margin about the mean of those at hand.
+    deviations of a new non-member's margin about the mean of those at hand, with moderated deviations.
 
     Args:
         observations: shadows outside for every record; those inside are not used.
@@ -153,7 +197,7 @@ def unlike_non_member(observations: Observations) -> Doubles:
     Source: THREATS T4.
 
     """
-    outside = _outside(observations)
+    outside = _outside(observations, moderated=True)
     away = np.abs(scaled_margins(observations.target, observations.labels) - outside.mean)
     return away / (outside.deviation * np.sqrt(1.0 + 1.0 / outside.count))
 
@@ -216,4 +260,4 @@ def two_version(observations: Observations) -> Doubles:
         raise AttackInputError(text)
     now = scaled_margins(observations.target, observations.labels)
     change = np.abs(scaled_margins(observations.before, observations.labels) - now)
-    return change / _outside(observations).deviation if len(observations.shadows) else change
+    return change / _outside(observations, moderated=True).deviation if len(observations.shadows) else change

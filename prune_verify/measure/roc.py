@@ -2,7 +2,8 @@
 
 A score is higher where the attacker thinks "member". Scores that are equal are decided together: no order among them.
 
-Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); Clopper and Pearson, Biometrika 26 (1934); David and
+Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); Brunner and Munzel, Biometrical Journal 42 (2000);
+Newcombe, Statistics in Medicine 25 (2006), part 2, method 5; Clopper and Pearson, Biometrika 26 (1934); David and
 Nagaraja, Order Statistics, section 7.1 (intervals for quantiles); Carlini et al., arXiv 2112.03570 (why the
 true-positive rate at a low false-positive rate, and not the area, says what an attack is worth).
 """
@@ -12,13 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import beta, binom, norm, rankdata
+from scipy.stats import beta, binom, norm, rankdata, t
 
 from prune_verify.measure.attack_input import AttackInputError, Doubles, doubles
 
 __all__ = ["Estimate", "Roc", "auc", "clopper_pearson", "roc", "tpr_at"]
 
+_FEW = 20  # scores on a side
 _SLACK = 1e-9  # rate * count is a whole number up to rounding where it is meant to be one
 
 
@@ -84,25 +87,31 @@ def roc(members: Doubles, non_members: Doubles) -> Roc:
     return Roc(false_positive=reached[0], true_positive=reached[1])
 
 
-def clopper_pearson(hits: int, of: int, confidence: float) -> tuple[float, float]:
+def clopper_pearson(hits: float, of: int, confidence: float) -> tuple[float, float]:
     """The exact interval of a share: it covers the truth at least as often as it says, for every truth.
 
     Source: Clopper and Pearson (1934).
 
     """
     tail = (1.0 - confidence) / 2.0
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, of - hits + 1))
-    high = 1.0 if hits == of else float(beta.ppf(1.0 - tail, hits + 1, of - hits))
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, of - hits + 1))
+    high = 1.0 if hits >= of else float(beta.ppf(1.0 - tail, hits + 1, of - hits))
     return low, high
 
 
 def auc(members: Doubles, non_members: Doubles, *, confidence: float = 0.95) -> Estimate:
-    """The chance that a member scores above a non-member, ties counted half, with DeLong's interval.
+    """The chance that a member scores above a non-member, ties counted half, with an interval that holds for few too.
 
-    The interval is computed on the scale of log-odds, so that it stays inside [0, 1]. Where DeLong's variance is zero
-    (complete separation, or nothing but ties) it would be a point; there the min(members, non-members) disjoint pairs
-    are independent trials, and the interval is Clopper and Pearson's. With fewer than two scores on a side nothing is
-    known of its spread: the interval is [0, 1].
+    The interval is the wider one at each end of two:
+
+    - DeLong's variance, with the quantile of Student's t that its own uncertainty asks for (Brunner and Munzel), on the
+      scale of log-odds, so that it stays inside [0, 1];
+    - with at least 20 scores on both sides, Newcombe's, whose variance is that at the end of the interval and not at
+      the estimate: near 1, DeLong's is too often too small. With fewer, or where DeLong's variance is zero (complete
+      separation, or nothing but ties), Clopper and Pearson's for as many trials as the smaller side has scores: the
+      mean of anything in [0, 1] varies at most as a share does.
+
+    With one score on a side nothing is known of its spread: the interval is [0, 1].
 
     Args:
         members: float64 [members], scores.
@@ -120,15 +129,34 @@ def auc(members: Doubles, non_members: Doubles, *, confidence: float = 0.95) -> 
     above = (ranks[: len(inside)] - rankdata(inside)) / len(outside)  # share of non-members below each member
     below = 1.0 - (ranks[len(inside) :] - rankdata(outside)) / len(inside)  # share of members above each non-member
     value = float(above.mean())
-    pairs = min(len(inside), len(outside))
-    if pairs == 1:
+    sizes = len(inside), len(outside)
+    if min(sizes) == 1:
         return Estimate(value, 0.0, 1.0)
-    variance = float(above.var(ddof=1)) / len(inside) + float(below.var(ddof=1)) / len(outside)
-    if variance <= np.finfo(np.float64).eps ** 2 or not 0.0 < value < 1.0:
-        rare = 1.0 - clopper_pearson(pairs, pairs, confidence)[0]  # of pairs that would be decided otherwise
-        return Estimate(value, max(value - rare * max(value, 0.5), 0.0), min(value + rare * max(1.0 - value, 0.5), 1.0))
-    half = float(norm.isf((1.0 - confidence) / 2.0)) * np.sqrt(variance) / (value * (1.0 - value))
-    return Estimate(value, float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+    parts = float(above.var(ddof=1)) / sizes[0], float(below.var(ddof=1)) / sizes[1]
+    variance = sum(parts)
+    spread = variance > np.finfo(np.float64).eps ** 2 and 0.0 < value < 1.0
+    if min(sizes) < _FEW or not spread:
+        low, high = clopper_pearson(value * min(sizes), min(sizes), confidence)
+    else:
+        low, high = _newcombe(value, sizes, confidence)
+    if spread:
+        freedom = variance**2 / (parts[0] ** 2 / (sizes[0] - 1) + parts[1] ** 2 / (sizes[1] - 1))
+        half = float(t.isf((1.0 - confidence) / 2.0, freedom)) * np.sqrt(variance) / (value * (1.0 - value))
+        low = min(low, float(expit(logit(value) - half)))
+        high = max(high, float(expit(logit(value) + half)))
+    return Estimate(value, low, high)
+
+
+def _newcombe(value: float, sizes: tuple[int, int], confidence: float) -> tuple[float, float]:
+    """The areas that lie just as many of their own standard deviations from the estimate as the confidence allows."""
+    bound = float(norm.isf((1.0 - confidence) / 2.0))
+    others = sum(sizes) / 2.0 - 1.0
+
+    def beyond(area: float) -> float:
+        factor = 1.0 + others * ((1.0 - area) / (2.0 - area) + area / (1.0 + area))
+        return (value - area) ** 2 - bound**2 * area * (1.0 - area) * factor / (sizes[0] * sizes[1])
+
+    return float(brentq(beyond, 0.0, value)), float(brentq(beyond, value, 1.0))
 
 
 def tpr_at(members: Doubles, non_members: Doubles, rate: float, *, confidence: float = 0.95) -> Estimate | None:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from scipy.stats import mannwhitneyu, norm
+from scipy.stats import t as student
 
 from prune_verify.measure.attack_ensembles import forgetting_score, klom, u_lira
 from prune_verify.measure.attack_relative import rmia_offline, rmia_online
@@ -64,7 +65,7 @@ def sides(observations):
         squares = sum((value - sum(values) / len(values)) ** 2 for values in lists for value in values)
         common = (squares / sum(len(values) - 1 for values in lists)) ** 0.5
         found[name] = [
-            (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) >= 32 else common) for values in lists
+            (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) >= 30 else common) for values in lists
         ]
     return found
 
@@ -257,10 +258,20 @@ def test_roc_and_rates():
     area = sum(map(sum, kernel)) / 2000
     placements = [sum(row) / 50 for row in kernel], [sum(column) / 40 for column in zip(*kernel, strict=True)]
     variance = sum(sum((v - area) ** 2 for v in side) / (len(side) - 1) / len(side) for side in placements)
-    odds, half = log(area / (1 - area)), 1.959963984540054 * variance**0.5 / (area * (1 - area))
+    parts = [sum((v - area) ** 2 for v in side) / (len(side) - 1) / len(side) for side in placements]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 39 + parts[1] ** 2 / 49)  # Satterthwaite
+    odds, half = log(area / (1 - area)), student.ppf(0.975, freedom) * variance**0.5 / (area * (1 - area))
+    delong = 1 / (1 + exp(half - odds)), 1 / (1 + exp(-half - odds))
+    inside = []
+    for tried in np.arange(
+        0.001, 1, 1e-5
+    ):  # Newcombe: every area that is not too far from the estimate for its own variance
+        q1, q2, mean_size = tried / (2 - tried), 2 * tried**2 / (1 + tried), (40 + 50) / 2
+        own = (tried * (1 - tried) + (mean_size - 1) * (q1 + q2 - 2 * tried**2)) / 2000
+        inside += [tried] if abs(area - tried) <= 1.959963984540054 * own**0.5 else []
     found = auc(members, others)
-    assert (found.value, found.low, found.high) == pytest.approx(
-        (area, 1 / (1 + exp(half - odds)), 1 / (1 + exp(-half - odds)))
-    )
+    assert found.value == pytest.approx(area)
+    assert found.low == pytest.approx(min(delong[0], inside[0]), abs=2e-5)
+    assert found.high == pytest.approx(max(delong[1], inside[-1]), abs=2e-5)
     best = max([np.mean(members > t) for t in others if np.mean(others > t) <= 0.2], default=0.0)
     assert tpr_at(members, others, 0.2).value == best

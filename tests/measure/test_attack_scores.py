@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from prune_verify.measure.attack_input import AttackInputError, scaled_margins
+from prune_verify.measure.attack_likelihood import moderated_variances
 from prune_verify.measure.attack_relative import log_confidences, rmia_offline, rmia_online
 from prune_verify.measure.attack_scores import ATTACKS, Observations, label_only, population_loss
 from prune_verify.measure.roc import auc
@@ -200,9 +201,41 @@ def test_each_record_has_its_own_spread_where_shadows_are_many():
     many = ATTACKS["lira-offline"](observations)
     assert many[0] > 3
     assert many[1] < 1
-    less = replace(observations, shadows=shadows[:31], inside=observations.inside[:31])
+    less = replace(observations, shadows=shadows[:29], inside=observations.inside[:29])
     one, other = ATTACKS["lira-offline"](less)
     assert one == pytest.approx(other, abs=0.6)
+
+
+def test_moderated_variances_are_a_compromise():
+    """Variances drawn as the model says, prior of 8 degrees of freedom about 2: nearer than own ones and than one for all."""
+    rng = np.random.default_rng(8)
+    truth, freedom = 8 * 2.0 / rng.chisquare(8, 4000), np.full(4000, 5.0)
+    squares = truth * rng.chisquare(5, 4000)
+    found = moderated_variances(squares, freedom)
+    errors = [
+        np.mean(np.log(one / truth) ** 2)
+        for one in (found, squares / freedom, np.full(4000, squares.sum() / freedom.sum()))
+    ]
+    assert errors[0] < 0.8 * min(errors[1:])
+    slope, start = np.polyfit(squares, found, 1)  # found = (prior * scale + squares) / (prior + freedom)
+    assert 1 / slope - 5 == pytest.approx(8, rel=0.15)
+    assert start / slope / (1 / slope - 5) == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "squares"),
+    [("few records", np.arange(1.0, 10.0)), ("records alike", np.full(30, 3.0)), ("constant", np.zeros(30))],
+)
+def test_moderated_variances_are_one_for_all_where_nothing_says_otherwise(name, squares):
+    found = moderated_variances(squares, np.full(len(squares), 4.0))
+    assert found == pytest.approx(np.full(len(squares), squares.mean() / 4))
+
+
+def test_very_different_variances_stay_each_its_own():
+    squares = np.geomspace(1e-40, 1e40, 30)
+    found = moderated_variances(squares, np.full(30, 4.0))
+    assert np.isfinite(found).all()
+    assert found[-5:] == pytest.approx(squares[-5:] / 4, rel=0.05)
 
 
 def test_constant_margins_give_numbers():
