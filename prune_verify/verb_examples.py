@@ -42,6 +42,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             f"prune-verify certify base.onnx out/patched.onnx --request out/request.json {_SETS} --workers 8 "
             "--cache proofs --challenge challenge.json --out out"
         ),
+        (
+            f"prune-verify certify base.onnx out/patched.onnx --request out/request.json {_SETS} "
+            "--measurements accuracy.json disclosure.json --out out"
+        ),
     ),
     "export": (f"prune-verify export base.onnx out/patched.onnx --request out/request.json {_SETS} --out vnnlib",),
     "keygen": ("prune-verify keygen --out owner", "prune-verify keygen --encrypt --out owner"),

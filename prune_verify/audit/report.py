@@ -29,11 +29,11 @@ from prune_verify.audit.report_evidence import (
     again,
     before_after,
     learned,
-    measurements,
     parameters,
     pictures,
     roster,
 )
+from prune_verify.audit.report_measurements import measurements
 from prune_verify.audit.report_risk import risks
 from prune_verify.audit.report_scope import asked, validity, what, when, who
 from prune_verify.files import replace_file

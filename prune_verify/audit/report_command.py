@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from prune_verify.audit.learning import learning_rows
 from prune_verify.audit.report import write_report
-from prune_verify.audit.report_data import report_data_from_files
+from prune_verify.audit.report_data import ReportData, report_data_from_files
 from prune_verify.audit.report_json import write_report_json
+from prune_verify.audit.report_measured import ShownMeasurement, beside, shown_measurements
+from prune_verify.audit.report_values import items_of, predicate
 from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.encoding import read_file, sha256_hex
 from prune_verify.checker.envelope import parse_envelope
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.records import load_records
 from prune_verify.checker.verdict import Verdict
+from prune_verify.measurement_file import MOST_BYTES
 
 __all__ = ["report_of_verification"]
 
@@ -56,17 +60,30 @@ def _signed(certificate: Path, verdict: Verdict) -> tuple[bytes | None, tuple[st
     return payload, ()
 
 
+def _measured(data: ReportData, certificate: Path, given: Sequence[Path]) -> tuple[ShownMeasurement, ...]:
+    """The measurement files beside the certificate, and those that were given.
+
+    Raises:
+        CheckError: one that was given cannot be read.
+
+    """
+    stated = items_of(predicate(data).get("measurements"))
+    found = [(path, _bytes(path)) for path in beside(certificate, stated)]
+    found += [(path, read_file(path, "measurement", MOST_BYTES)) for path in given]
+    return shown_measurements([(path.name, data) for path, data in found], stated)
+
+
 def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> None:
     """Write the report of a verification, for people (``report``) and as data (``report_json``).
 
     Args:
         verdict: of the checker.
         options: the arguments of ``verify``; ``test``: held-out records for the before-and-after table; ``learning``:
-            the learning curves of a learned patch.
+            the learning curves of a learned patch; ``measurements``: measurement files.
 
     Raises:
         OSError: the file cannot be written.
-        CheckError: the learning curves are not of their form.
+        CheckError: the learning curves are not of their form, or a measurement file cannot be read.
 
     """
     certificate: Path = options.certificate
@@ -108,6 +125,7 @@ def report_of_verification(verdict: Verdict, options: argparse.Namespace) -> Non
     data = replace(data, notes=(*notes, *data.notes))
     if options.learning is not None:
         data = replace(data, learning=learning_rows(_bytes(options.learning), options.learning.name))
+    data = replace(data, measured=_measured(data, certificate, options.measurements))
     if options.report is not None:
         write_report(options.report, data)
     if options.report_json is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.audit.learning import LearningRow
+from prune_verify.audit.report_measured import ShownMeasurement
 from prune_verify.checker.encoding import format_time, parse_json, sha256_hex
 from prune_verify.checker.errors import CheckError
 from prune_verify.checker.load_onnx import load_network
@@ -146,6 +147,7 @@ class ReportData:
         notes: what could not be shown, and why.
         title: of the document.
         learning: looks at the training of a learned patch, as the owner tells them; empty where none were given.
+        measured: measurement files that were given, and what is shown of them.
 
     """
 
@@ -163,6 +165,7 @@ class ReportData:
     notes: tuple[str, ...] = field(default=())
     title: str = "Report on an unlearning certificate"
     learning: tuple[LearningRow, ...] = ()
+    measured: tuple[ShownMeasurement, ...] = ()
 
 
 def answers(network: Network, x: Floats) -> Labels:

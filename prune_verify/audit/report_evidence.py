@@ -1,8 +1,6 @@
-"""The evidence in the report: measurements, pictures, answers before and after, parameters, and the roster."""
+"""The evidence in the report: pictures, answers before and after, parameters, and the roster."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from prune_verify.audit.learning import learning_picture
 from prune_verify.audit.pictures import edge_words, mark_key, picture
@@ -10,16 +8,9 @@ from prune_verify.audit.report_data import Accuracy, PatchSummary, PicturedRecor
 from prune_verify.audit.report_values import (
     CHECKED,
     EVALUATED,
-    MOST_ITEMS,
-    STATED,
-    at,
     chip,
     facts,
-    items_of,
     limited,
-    member_name,
-    more,
-    predicate,
     shown,
     source,
 )
@@ -32,24 +23,17 @@ __all__ = [
     "before_after",
     "change_in_points",
     "learned",
-    "measurements",
     "parameters",
     "pictures",
     "record_result",
     "roster",
 ]
 
-_NO_MEASUREMENTS = (
-    "The certificate states no measurements: membership inference, relearning and disclosure were not measured, "
-    "or not reported."
-)
 _PERSONAL = " This section shows forgotten records. Treat the report as you treat the records."
 _AGAIN = (
     "Run this line beside the same files. It needs the base install only, and no network. It ends with exit code 0 "
     "for VERIFIED, 1 for REJECTED and 3 for UNDECIDED, and its first line must be the line in the box at the top."
 )
-_MEASURED = ("kind", "value", "interval", "command", "seed", "reportSha256")
-_MEASURED_HEADS = ("Measured", "Value", "Interval", "Command", "SHA-256 of its report")
 _ROSTER_HEADS = ("Check", "Result", "Detail")
 _ACCURACY_CAPTION = "Rows answered with their label; for forgotten records the aim is none"
 _ACCURACY_HEADS = ("Set", "Rows", "Base answers the label", "Patched answers the label", "Change in points")
@@ -138,39 +122,6 @@ def before_after(data: ReportData) -> Html:
             table("Answers for the forgotten records shown above", _RECORD_HEADS, rows, class_="answered stack"),
         ]
     return joined(parts)
-
-
-def measurements(data: ReportData) -> Html:
-    """What was measured and never proved."""
-    found = items_of(at(predicate(data), "measurements"))
-    parts = [source(f"{STATED} Measured, not proved; the checker does not repeat measurements.", data)]
-    if not found:
-        return joined([*parts, tag("p", text(_NO_MEASUREMENTS))])
-    known: list[object] = []
-    others: list[object] = []
-    for item in found[:MOST_ITEMS]:
-        (known if isinstance(item, Mapping) and set(item) == set(_MEASURED) else others).append(item)
-    if known:
-        rows = [_measurement_row(item) for item in known if isinstance(item, Mapping)]
-        parts.append(table("What was measured", _MEASURED_HEADS, rows, class_="measured stack"))
-    for place, item in enumerate(others):
-        members = item if isinstance(item, Mapping) else {"value": item}
-        pairs = [(member_name(str(k)), shown(v)) for k, v in list(members.items())[:MOST_ITEMS]]
-        parts.append(facts(f"Measurement {len(known) + place + 1}", pairs))
-    rest = [tag("ul", *more(len(found)))] if len(found) > MOST_ITEMS else []
-    return joined([*parts, *rest])
-
-
-def _measurement_row(item: Mapping[str, object]) -> Html:
-    ends = item["interval"]
-    pair = isinstance(ends, list) and len(ends) == 2  # noqa: PLR2004 - an interval
-    interval = said(f"{ends[0]} to {ends[1]}") if pair and isinstance(ends, list) else shown(ends)
-    command = joined(
-        [tag("code", said(item["command"])), tag("span", text("seed "), shown(item["seed"]), class_="detail")]
-    )
-    return cells(
-        [said(item["kind"]), shown(item["value"]), interval, command, shown(item["reportSha256"])], _MEASURED_HEADS
-    )
 
 
 def _number(value: float | None) -> Html:

@@ -18,11 +18,14 @@ from prune_verify.audit.pictures import edge_words
 from prune_verify.audit.report_claims import stated_claims
 from prune_verify.audit.report_data import Accuracy, PatchSummary, PicturedRecord, ReportData
 from prune_verify.audit.report_evidence import change_in_points, record_result
+from prune_verify.audit.report_measured import ShownMeasurement
 from prune_verify.audit.report_risk import risks_of
 from prune_verify.audit.report_scope import validity_of
 from prune_verify.audit.report_values import items_of, predicate, radii
+from prune_verify.checker.encoding import parse_json
 from prune_verify.checker.verdict import ClaimVerdict
 from prune_verify.files import replace_file
+from prune_verify.measurement_file import emit_measurement
 
 __all__ = ["REPORT_FORMAT", "report_json", "write_report_json"]
 
@@ -125,6 +128,17 @@ def _patch(patch: PatchSummary | None) -> dict[str, object] | None:
     }
 
 
+def _measured(item: ShownMeasurement) -> dict[str, object]:
+    """A measurement file; its numbers are those of the file, and null where nothing of it is shown."""
+    found = item.found
+    return {
+        "name": item.name,
+        "sha256": item.sha256,
+        "problem": item.problem or None,
+        "measurement": None if found is None else parse_json(emit_measurement(found), item.name),
+    }
+
+
 def report_json(data: ReportData) -> dict[str, object]:
     """What the report shows, as data.
 
@@ -163,6 +177,7 @@ def report_json(data: ReportData) -> dict[str, object]:
         "validity": list(validity_of(data)),
         "again": data.command,
         "measurements": _plain(items_of(stated.get("measurements"))),
+        "measurementFiles": [_measured(item) for item in data.measured],
         "records": {
             "total": data.records_total,
             "shown": [_record(record, shape) for record in data.records],

@@ -24,6 +24,7 @@ __all__ = ["verdict_check_command", "verify_command"]
 _READ = (
     "certificate", "base", "patched", "trust", "policy", "openings", "encoding", "learning", "auditor_key", "challenge",
     "forget", "retain", "test", "commitment", "receipt", "supersedes", "superseded_forget", "superseded_openings",
+    "measurements",
 )  # fmt: skip
 _WRITTEN = ("verdict_out", "report", "report_json")
 

@@ -17,12 +17,14 @@ from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.engines import engine_of
 from prune_verify.certify.errors import CertifyInputError
 from prune_verify.certify.issue import Issued, Sources, issue
+from prune_verify.certify.measured import FOLDER, measured_files
 from prune_verify.certify.settle import Limits
 from prune_verify.certify.supersede import superseded
 from prune_verify.checker.__main__ import challenge_of
 from prune_verify.checker.encoding import read_file
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.records import Records, check_against, load_records
+from prune_verify.measurement_file import MOST_ROWS
 from prune_verify.request import Request, parse_request
 
 __all__ = ["certify_command", "read_sources"]
@@ -122,6 +124,9 @@ def _text(issued: Issued, out: Path, committed: Committed | None) -> str:
         twins = committed.opening.twins
         more = f", but for {len(twins)} twins of forgotten records ({_some([i for i, _ in twins])})" if twins else ""
         lines.append(f"forget and retained set are the committed training set{more}")
+    if issued.measured.files:
+        count, files = len(issued.measured.entries), len(issued.measured.files)
+        lines.append(f"{count} measured numbers of {files} files, not proved, copied to {out / FOLDER}/")
     if issued.refuted:
         lines.append(f"counterexamples, confirmed by onnxruntime: {out / 'counterexamples'}/")
     lines += [
@@ -171,7 +176,13 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
 
     """
     sources = read_sources(options)
-    sources = replace(sources, committed=committed_sets(options, sources.forget, sources.retain))
+    sources = replace(
+        sources,
+        committed=committed_sets(options, sources.forget, sources.retain),
+        measured=measured_files(
+            options.measurements, sources.subjects, MOST_ROWS - 1
+        ),  # one is left to the cross-check
+    )
     issued = issue(
         sources,
         options.out,
@@ -194,6 +205,7 @@ def certify_command(options: argparse.Namespace, progress: Progress) -> tuple[in
             for item in issued.decided
             if item.found is not None
         },
+        "measurements": len(issued.measured.entries),
         "crossCheckWorst": None if issued.cross is None else issued.cross.worst,
     }
     return 1 if issued.refuted else 3 if unknown else 0, _text(issued, options.out, sources.committed), data

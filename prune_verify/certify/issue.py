@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from prune_verify.certify.committed import Committed
 from prune_verify.certify.cross_check import CrossCheck, cross_check
 from prune_verify.certify.elaborate import Effort
 from prune_verify.certify.errors import CertifyInputError, RefusedByCheckerError
+from prune_verify.certify.measured import Measured
 from prune_verify.certify.refute import Refutation, refutations
 from prune_verify.certify.self_check import self_check_files
 from prune_verify.checker.claim import LabelledRows, Problem
@@ -70,6 +71,7 @@ class Sources:
         retain: the retained set, or None.
         arguments: the record arguments of ``verify`` for the same sets.
         committed: the commitment of the training set that both sets make up, or None.
+        measured: what was measured of the patched network.
 
     """
 
@@ -84,6 +86,13 @@ class Sources:
     retain: Records | None
     arguments: tuple[str, ...]
     committed: Committed | None = None
+    measured: Measured = field(default_factory=Measured)
+
+    @property
+    def subjects(self) -> dict[str, bytes]:
+        """What a measurement may be about: the patched network, and the patch where there is one."""
+        found = {self.patched.name: self.patched_bytes}
+        return found if self.patch_bytes is None else {**found, "patch.json": self.patch_bytes}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +105,7 @@ class Issued:
         verdict: the checker's answer to it, as ``verify --json`` prints it.
         cross: the cross-check by bounds, or None.
         refuted: the records that counterexamples refute; each is written beside the statement.
+        measured: what it says was measured.
 
     """
 
@@ -104,6 +114,7 @@ class Issued:
     verdict: dict[str, object]
     cross: CrossCheck | None
     refuted: list[Refutation]
+    measured: Measured
 
 
 def issue(
@@ -165,7 +176,7 @@ def issue(
     openings = emit_openings(Openings(keys.get("forget"), keys.get("retain"), training))
     verdict = _written(out, emit_statement(statement), evidence, openings, sources, progress)
     _write_counterexamples(out / "counterexamples", refuted)
-    return Issued(decided, out / "statement.json", verdict, cross, refuted)
+    return Issued(decided, out / "statement.json", verdict, cross, refuted, sources.measured)
 
 
 def _write_counterexamples(folder: Path, refuted: list[Refutation]) -> None:
@@ -205,7 +216,7 @@ def _statement(
     patch = None
     if file is not None and sources.patch_bytes is not None:
         patch = summary_of(file, sha256_hex(sources.patch_bytes), coordinates_of(base.network, file.patch))
-    measurements = () if cross is None else (cross.measurement(),)
+    measurements = (*(() if cross is None else (cross.measurement(),)), *sources.measured.entries)
     return Statement(
         patched_name=sources.patched.name,
         patched_sha256=sha256_hex(sources.patched_bytes),
@@ -266,6 +277,7 @@ def _written(
         progress("checker in its own process", 0, 1)
         verdict = _judged(folder, statement, sources)
         progress("checker in its own process", 1, 1)
+        sources.measured.write(out)
         if (out / "evidence").exists():
             shutil.rmtree(out / "evidence")
         for item in ("evidence", "openings.json", "statement.json"):

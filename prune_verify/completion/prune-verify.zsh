@@ -167,6 +167,7 @@ _shtab_prune_verify_certify_options=(
   "--challenge[the auditor\'s nonce]:FILE|HEX:_files"
   "--supersedes[an earlier one that this one replaces]:CERTIFICATE:_files"
   "--withdrawn[records and classes of it that were taken back (default 0)]:N:"
+  "*--measurements[what measure wrote with --out\: its numbers are stated with the digest of the file, and never proved]:FILE:_files"
   "--days[validity from now, in days (default 365)]:N:"
   "--cross-check[forget claims to cross-check with auto_LiRPA, evenly spread (default 10)]:N:"
   "--timeout[seconds of branch and bound, and of each solver query, for one record (default 10)]:S:"
@@ -724,6 +725,7 @@ _shtab_prune_verify_verify_options=(
   "--report-json[the same report as data]:OUT.json:_files"
   "--test[held-out records for the report\'s before-and-after table]:RECORDS:_files"
   "--learning[learning curves for the report]:learning.json:_files"
+  "*--measurements[measurement files for the report, besides those in measurements\/ beside the certificate]:FILE:_files"
   ":what the owner handed in:_files"
 )
 
