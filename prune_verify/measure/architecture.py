@@ -67,7 +67,10 @@ class TrainableNetwork(nn.Module):
             raise UnsupportedNetworkError(f"{name}: expected an output that depends on the input, found a constant")
         self._name, self._every, self._fresh = name, every, fresh
         self._nodes, self._output, self._labels = network.nodes, network.output, network.labels
-        self._steps = [(i, self._translated(i, network.nodes[i])) for i in sorted(live - {0})]
+        self._live = sorted(live - {0})
+        for index in self._live:
+            self._keep(index, network.nodes[index])
+        self._steps = self._translated()
         if not any(network.nodes[i].op in _LAYERS for i in live):
             raise UnsupportedNetworkError(f"{name}: expected a Linear or Conv node, found none: nothing can be trained")
 
@@ -77,6 +80,15 @@ class TrainableNetwork(nn.Module):
         for index, step in self._steps:
             values[index] = step([values[i] for i in self._nodes[index].inputs])
         return torch.flatten(values[self._output], 1)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the steps, which are functions of this very module: a copy makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_steps"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take up what was copied, and make the steps anew."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call] # torch has no types here
+        self._steps = self._translated()
 
     def initialise(self, seed: int) -> None:
         """Draw new weights, layer by layer in the order of running, as PyTorch draws those of its layers.
@@ -102,8 +114,8 @@ class TrainableNetwork(nn.Module):
         found: Tensor = getattr(self, f"{what}_{index}")
         return found
 
-    def _keep(self, index: int, node: Node) -> dict[str, str]:
-        """Register the node's tensors; what each is called in this module."""
+    def _keep(self, index: int, node: Node) -> None:
+        """Register the node's tensors, so that they are the module's."""
         trained = _WEIGHTS.get(node.op, ("value",) if self._every else ())
         for what, array in node.arrays.items():
             tensor = torch.from_numpy(np.array(array, dtype=np.float32))
@@ -111,15 +123,22 @@ class TrainableNetwork(nn.Module):
                 self.register_parameter(f"{what}_{index}", nn.Parameter(tensor))
             else:
                 self.register_buffer(f"{what}_{index}", tensor)
-        return {what: f"{what}_{index}" for what in node.arrays}
+        if node.op == "Gather":
+            self.register_buffer(f"indices_{index}", torch.tensor(node.ints["indices"], dtype=torch.int64))
+        elif node.op == "AveragePool":
+            share = _share(node, self._nodes[node.inputs[0]].shape)
+            self.register_buffer(f"share_{index}", torch.from_numpy(share))
 
     def _refused(self, index: int, expected: str, found: str) -> UnsupportedNetworkError:
         return UnsupportedNetworkError(
             f"{self._name}: node {index} ({self._nodes[index].op}): expected {expected}, found {found}"
         )
 
-    def _translated(self, index: int, node: Node) -> Step:
-        self._keep(index, node)
+    def _translated(self) -> list[tuple[int, Step]]:
+        """Each node as a function of the values of its inputs."""
+        return [(index, self._step(index, self._nodes[index])) for index in self._live]
+
+    def _step(self, index: int, node: Node) -> Step:
         if node.op == "Constant":
             return lambda _: self._value(index, "value")[None]
         if node.op in _PAIRS:
@@ -132,7 +151,7 @@ class TrainableNetwork(nn.Module):
                 return torch.cat([v.expand(rows, *v.shape[1:]) for v in values], dim=axis)
 
             return concat
-        unary = self._unary(index, node, self._nodes[node.inputs[0]].shape)
+        unary = self._unary(index, node)
         return lambda values: unary(values[0])
 
     def _pairs(self, node: Node) -> Step:
@@ -148,7 +167,7 @@ class TrainableNetwork(nn.Module):
 
         return fold
 
-    def _unary(self, index: int, node: Node, source: tuple[int, ...]) -> Unary:  # noqa: C901, PLR0911 - a table of operators
+    def _unary(self, index: int, node: Node) -> Unary:  # noqa: C901, PLR0911 - a table of operators
         """A node with one input, as a function of that input's value."""
         match node.op:
             case "Linear":
@@ -174,7 +193,7 @@ class TrainableNetwork(nn.Module):
             case "Gather":
                 return self._gather(index, node)
             case "MaxPool" | "AveragePool":
-                return self._pool(index, node, source)
+                return self._pool(index, node)
             case "ReduceMax" | "ReduceSum":
                 axes, keep = tuple(a + 1 for a in node.ints["axes"]), bool(node.ints["keepdims"][0])
                 reduce = torch.amax if node.op == "ReduceMax" else torch.sum
@@ -229,7 +248,6 @@ class TrainableNetwork(nn.Module):
 
     def _gather(self, index: int, node: Node) -> Unary:
         axis, shape = node.ints["axis"][0] + 1, node.ints["index_shape"]
-        self.register_buffer(f"indices_{index}", torch.tensor(node.ints["indices"], dtype=torch.int64))
 
         def gathered(x: Tensor) -> Tensor:
             found = torch.index_select(x, axis, self._value(index, "indices"))
@@ -237,7 +255,7 @@ class TrainableNetwork(nn.Module):
 
         return gathered
 
-    def _pool(self, index: int, node: Node, source: tuple[int, ...]) -> Unary:
+    def _pool(self, index: int, node: Node) -> Unary:
         kernel, strides = node.ints["kernel"], node.ints["strides"]
         self._space(index, len(kernel))
         (begin, end) = _padding(node)
@@ -247,8 +265,7 @@ class TrainableNetwork(nn.Module):
             return lambda x: greatest(
                 functional.pad(x, around, value=-math.inf) if around else x, kernel, strides, 0, dilations
             )
-        mean, share = _AVERAGES[len(kernel)], torch.from_numpy(_share(node, source))
-        self.register_buffer(f"share_{index}", share)
+        mean = _AVERAGES[len(kernel)]
 
         def averaged(x: Tensor) -> Tensor:
             found = mean(functional.pad(x, around) if around else x, kernel, strides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -107,6 +109,25 @@ def test_every_operator_of_the_checker_is_computed_as_the_checker_computes_it(na
         with torch.no_grad():
             found = TrainableNetwork(network, name, every=every).eval()(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(found, evaluate(network, x), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])  # noqa: S301 - our own bytes
+@pytest.mark.parametrize("name", CASES)
+def test_a_copy_has_weights_of_its_own(name: str, duplicate):
+    make, shape = CASES[name]
+    x = torch.from_numpy(rows(shape))
+    network = trainable(export_onnx(built(3, make), rows(shape)), "base.onnx")
+    twin = duplicate(network)
+    with torch.no_grad():
+        before = network(x).clone()
+        torch.testing.assert_close(twin(x), before)
+        for weight in twin.parameters():
+            weight.mul_(0.5)
+        torch.testing.assert_close(network(x), before)
+        assert (twin(x) - before).abs().max() > 1e-3
+    twin(x).sum().backward()
+    assert all(weight.grad is not None for weight in twin.parameters())
+    assert all(weight.grad is None for weight in network.parameters())
 
 
 def patched() -> bytes:
