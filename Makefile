@@ -10,7 +10,7 @@ PYTHON ?= $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # auto_LiRPA declares torch<1.13 and is installed without its declared dependencies; the `prover` extra has what it imports.
 AUTO_LIRPA := auto_LiRPA==0.3
 # Marabou, a second opinion in tests/certify/test_differential.py: its compiled core needs numpy alone, but it declares

@@ -29,9 +29,12 @@ sys.exit(main())
 
 
 def _said(*command: str, cwd: Path = ROOT, **environment: str) -> bytes:
-    """What git, pip or hatchling prints; its complaints go where ours would."""
+    """What git, pip or hatchling prints; ends with its complaints where it fails."""
     told = {**os.environ, **environment}
-    return subprocess.run(command, cwd=cwd, env=told, check=True, stdout=subprocess.PIPE).stdout  # noqa: S603 - as above
+    done = subprocess.run(command, cwd=cwd, env=told, check=False, capture_output=True)  # noqa: S603 - as above
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: {done.stderr.decode()}")
+    return done.stdout
 
 
 def sources(folder: Path) -> tuple[Path, str]:
