@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune_verify.checker.encoding import sha256_hex
+from prune_verify.checker.encoding import parse_decimal, sha256_hex
 from prune_verify.files import new_file
 from prune_verify.measure.errors import MeasureInputError
 from prune_verify.measure.inputs import (
@@ -32,6 +32,7 @@ from prune_verify.measurement_file import MeasurementFile, emit_measurement
 if TYPE_CHECKING:
     from prune_verify.checker.network import Network
     from prune_verify.measure.membership import Target
+    from prune_verify.measure.membership_ensembles import EnsembleAsked, Ensembles
     from prune_verify.measure.membership_run import Asked, Done
 
 __all__ = ["FILES", "add_options", "run"]
@@ -39,7 +40,6 @@ __all__ = ["FILES", "add_options", "run"]
 FILES = ("membership.measurement.json", "membership.npz", "membership.svg")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _MOST_NETWORKS = 7  # beside base and patched: a measurement file has room for 256 rows
-_FEWEST_ENSEMBLE = 20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +60,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--retrained", type=int, default=1, metavar="N",
         help="genuine retrains, networks on which attacks must find nothing (default 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--ensembles", type=int, metavar="N",
+        help="networks of each kind, 20 or more: N bases of other seeds unlearn, N never saw the forget set; U-LiRA, "
+        "forgetting score and KLoM compare them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--family", default="box", metavar="NAME",
+        help="how --ensembles unlearns: box, non-member, retrain, fine-tune, ... (default box)",
+    )  # fmt: skip
+    parser.add_argument("--radius", default="0.1", help="of forget balls in --ensembles, in input units (default 0.1)")
+    parser.add_argument(
+        "--retained-radius", default="0.05", help="of retained balls in --ensembles, in input units (default 0.05)"
+    )
     parser.add_argument(
         "--epochs", type=int, metavar="N",
         help="epochs of training (without it: as many as one needs to fit its records as the base does, up to 100)",
@@ -118,6 +131,17 @@ def _require_usable(options: argparse.Namespace) -> None:
         require_new([options.out / name for name in FILES])
 
 
+def _ensemble(options: argparse.Namespace) -> EnsembleAsked | None:
+    """What is asked of ensembles, if anything."""
+    from prune_verify.measure.membership_ensembles import EnsembleAsked
+
+    if options.ensembles is None:
+        return None
+    for name in ("radius", "retained_radius"):
+        parse_decimal(getattr(options, name), f"--{name.replace('_', '-')}")
+    return EnsembleAsked(options.family, options.ensembles, options.radius, options.retained_radius)
+
+
 def _asked(options: argparse.Namespace, inputs: Inputs, base: bytes, network: Network) -> Asked:
     from prune_verify.measure.baselines import Rows
     from prune_verify.measure.membership_run import Asked
@@ -168,36 +192,57 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict
     """
     from prune_verify.measure.deployed import Deployed
     from prune_verify.measure.membership import Target
+    from prune_verify.measure.membership_ensembles import measure_ensembles, require_recipe
     from prune_verify.measure.membership_run import run_membership
-    from prune_verify.measure.membership_text import rows_of, said_of, series_of, tables_of
+    from prune_verify.measure.membership_text import (
+        ensemble_said,
+        ensemble_table,
+        rows_of,
+        said_of,
+        series_of,
+        tables_of,
+    )
 
     _require_usable(options)
+    ensemble = _ensemble(options)
     inputs = Inputs(options)
     (base, network), (patched, _) = inputs.pair(options.base, options.patched)
     targets = _targets(options, inputs, network, patched)
     asked = _asked(options, inputs, base, network)
+    if ensemble is not None:
+        require_recipe(asked.recipe, ensemble.family)
     done = run_membership(asked, Target("base", Deployed(base, options.base.name).logits), targets, progress)
+    ensembles = None if ensemble is None else measure_ensembles(done, ensemble, progress)
     command = command_line("membership", add_options, options)
     measurement = MeasurementFile(
-        "membership", command, options.seed, inputs.digests, tuple(rows_of(done)), series_of(done)
+        "membership", command, options.seed, inputs.digests, tuple(rows_of(done, ensembles)), series_of(done)
     )
     data = emit_measurement(measurement)
-    written = _written(options.out, data, done)
-    lines = [*said_of(done), "", "measured, not proved:", *tables_of(done), "", *(f"wrote {path}" for path in written)]
+    written = _written(options.out, data, done, ensembles)
+    said = [*said_of(done), *ensemble_said(ensembles)]
+    lines = [
+        *said,
+        "",
+        "measured, not proved:",
+        *tables_of(done),
+        *ensemble_table(ensembles),
+        "",
+        *(f"wrote {path}" for path in written),
+    ]
     return 0, "\n".join(lines), {
         "measurement": json.loads(data),
-        "said": said_of(done),
+        "said": said,
         "wrote": [str(path) for path in written],
         "sha256": sha256_hex(data),
     }  # fmt: skip
 
 
-def _written(out: Path, data: bytes, done: Done) -> list[Path]:
+def _written(out: Path, data: bytes, done: Done, ensembles: Ensembles | None) -> list[Path]:
     from prune_verify.measure.membership_picture import draw_membership
     from prune_verify.measure.membership_text import arrays_of
 
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in FILES]
-    for path, content in zip(paths, (data, arrays_of(done), draw_membership(done.membership)), strict=True):
+    for path, content in zip(paths, (data, arrays_of(done, ensembles), draw_membership(done.membership)), strict=True):
         new_file(path, content)
     return paths

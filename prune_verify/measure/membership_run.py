@@ -24,7 +24,7 @@ __all__ = ["Asked", "Done", "run_membership", "seeds_of"]
 Doubles = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 _MOST_EPOCHS = 100
-_PARTS = {"epochs": 3, "shadows": 4, "retrained": 5, "ensemble": 6}
+_PARTS = {"epochs": 3, "shadows": 4, "retrained": 5, "ensemble": 6, "bases": 7, "unlearning": 8}
 
 
 @dataclass(frozen=True, eq=False)

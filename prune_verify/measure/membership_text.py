@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.measure.membership import RATES, TWO_SIDED, Membership
+from prune_verify.measure.membership_ensembles import Ensembles
 from prune_verify.measure.membership_picture import thinned_roc
 from prune_verify.measure.membership_run import Done
 from prune_verify.measure.roc import Estimate, roc
 from prune_verify.measurement_file import MeasuredRow, decimal_text, measured_row
 
-__all__ = ["arrays_of", "rows_of", "said_of", "series_of", "tables_of"]
+__all__ = ["arrays_of", "ensemble_said", "ensemble_table", "rows_of", "said_of", "series_of", "tables_of"]
 
 _NOTE_AREA = "area under the ROC curve, forget set against records never seen; 95 %, DeLong"
 _NOTE_RATE = "true-positive rate; 95 % with the threshold's own uncertainty"
@@ -29,7 +30,7 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
-def rows_of(done: Done) -> list[MeasuredRow]:
+def rows_of(done: Done, ensembles: Ensembles | None = None) -> list[MeasuredRow]:
     """The numbers: ``NETWORK.ATTACK.auc``, ``.tpr-at-0.01`` and ``.tpr-at-0.001``; then what they rest on."""
     found, rows = done.membership, []
     for target in found.targets:
@@ -48,7 +49,7 @@ def rows_of(done: Done) -> list[MeasuredRow]:
         off = found.off_chance(control)
         words = f"attacks of one version whose interval leaves out 0.5: {', '.join(off) or 'none'}"
         rows.append(measured_row(f"{control}.off-chance", len(off), note=words))
-    return [*rows, *_grounds(done)]
+    return [*rows, *(row for _, row in _of_ensembles(ensembles)), *_grounds(done)]
 
 
 def _grounds(done: Done) -> Iterator[MeasuredRow]:
@@ -155,12 +156,64 @@ def tables_of(done: Done) -> list[str]:
     return lines
 
 
-def arrays_of(done: Done) -> bytes:
+def _of_ensembles(ensembles: Ensembles | None) -> Iterator[tuple[str, MeasuredRow]]:
+    """Statistics of ensembles, each with its words for a table."""
+    if ensembles is None:
+        return
+    lira, score, klom, family = ensembles.lira, ensembles.score, ensembles.klom, ensembles.asked.family
+    note = f"{ensembles.asked.networks} networks that unlearned ({family}), as many that never saw the forget set"
+    values = (
+        ("u-lira.mean-auc", lira.mean_auc, "mean area by record; 0.5: cannot be told apart"),
+        ("u-lira.auc", lira.auc, "area with one threshold for all records"),
+        ("u-lira.accuracy", lira.accuracy, "share called rightly"),
+        ("u-lira.tpr-at-0.01", lira.tpr, "true positives at 1 % false positives"),
+        ("forgetting-score", score.score, "1 is best; fewer networks score lower, so compare the next two"),
+        ("forgetting-score.matched", score.matched, "half of each kind"),
+        ("forgetting-score.control", score.control, "two halves of those that never saw the records"),
+        ("klom", klom.value, "nats, unlearned from retrained; 0 is best"),
+        ("klom.reverse", klom.reverse, "nats, retrained from unlearned"),
+        ("klom.matched", klom.matched, "half of each kind"),
+        ("klom.matched-reverse", klom.matched_reverse, "half of each kind, retrained from unlearned"),
+        ("klom.control", klom.control, "two halves of those that never saw the records"),
+    )
+    for name, one, words in values:
+        if one is not None:
+            yield words, measured_row(f"ensemble.{name}", one.value, (one.low, one.high), f"{words}; {note}")
+
+
+def ensemble_table(ensembles: Ensembles | None) -> list[str]:
+    """Statistics of ensembles, one a line."""
+    rows = list(_of_ensembles(ensembles))
+    if ensembles is None or not rows:
+        return []
+    values = {r.name: (f"{float(r.value):.3f}", [f"{float(end):.3f}" for end in r.interval or ()]) for _, r in rows}
+    lines = ["", f"ensembles of {ensembles.asked.networks} networks, with 95 % intervals"]
+    for words, row in rows:
+        value, ends = values[row.name]
+        lines.append(f"{row.name.removeprefix('ensemble.'):<24}  {value} [{', '.join(ends)}]  {words}")
+    return lines
+
+
+def ensemble_said(ensembles: Ensembles | None) -> list[str]:
+    """Whether the two kinds can be told apart."""
+    if ensembles is None:
+        return []
+    area = ensembles.lira.mean_auc
+    can = "can" if area.low > _CHANCE else "cannot, by more than the interval,"
+    kinds = (
+        f"networks that unlearned ({ensembles.asked.family}) {can} be told from networks that never saw the forget set"
+    )
+    return [f"{kinds}: U-LiRA's area {_interval(area)} by record"]
+
+
+def arrays_of(done: Done, ensembles: Ensembles | None = None) -> bytes:
     """All scores, and what they were computed from, as a compressed npz.
 
     Members: ``member`` and ``labels`` of the scored records; ``inside`` [shadows, scored] and ``shadows`` [shadows,
     queries, labels], queries being the scored records and then the population; ``population_labels``;
-    ``logits.NETWORK`` [queries, labels]; ``scores.NETWORK.ATTACK`` [scored].
+    ``logits.NETWORK`` [queries, labels]; ``scores.NETWORK.ATTACK`` [scored]. Of ensembles: ``ensemble.unlearned`` and
+    ``ensemble.retrained`` [networks, forget records, labels], and by forget record ``ensemble.lira`` (area) and
+    ``ensemble.klom``.
     """
     found, sets = done.membership, done.membership.sets
     arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -173,6 +226,9 @@ def arrays_of(done: Done) -> bytes:
     }
     for target, attacks in found.found.items():
         arrays |= {f"scores.{target}.{attack}": one.scores for attack, one in attacks.items()}
+    if ensembles is not None:
+        arrays |= {"ensemble.unlearned": ensembles.unlearned, "ensemble.retrained": ensembles.retrained}
+        arrays |= {"ensemble.lira": ensembles.lira.record_auc, "ensemble.klom": ensembles.klom.divergences}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # names of arrays, not of options
     return buffer.getvalue()
