@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--subgroup-column", action="append", default=[], metavar="NAME",
         help="an attribute of --subgroups, or a column of the test csv itself (repeatable; default: all of the first)",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="timings of each network (default 30)")
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="timings of each network (default 200)")
     parser.add_argument("--no-cost", action="store_true", help="leave out latency and memory")
     add_shared_options(parser)
 

@@ -29,7 +29,7 @@ Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 _ROWS_AT_ONCE = 512
 _REFUSED = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.NotImplemented)
-_LEAST_NANOSECONDS = 2_000_000  # of one timed stretch: far above what a clock or a thread switch costs
+_LEAST_NANOSECONDS = 200_000  # of one timed stretch: far above what a clock costs, below what a busy machine grants
 _MOST_REPEATS = 1000
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prune_verify.charts import svg_file
 from prune_verify.files import new_file
 from prune_verify.measure.errors import MeasureInputError
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
     from prune_verify.checker.network import Network
     from prune_verify.measure.baselines import Rows
     from prune_verify.measure.relearning_plan import Sets
+    from prune_verify.measure.shadow_training import Recipe
 
 __all__ = ["add_options", "run"]
 
 _MODES = ("head", "full", "prototype", "strip")
 _PATCHED = "patched"
 _CONTROL = "retrain"
+_MOST_EPOCHS = 400
+_BATCH = 512
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +71,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--others", type=int, default=100, metavar="N",
         help="records of the same labels, from the test set, for benign fine-tuning (default 100)",
     )  # fmt: skip
-    parser.add_argument("--control-epochs", type=int, default=30, metavar="N", help="epochs of control (default 30)")
+    parser.add_argument(
+        "--control-epochs", type=int, metavar="N",
+        help="epochs of the control; without it: as many as bring a network as close to its records as the base is",
+    )  # fmt: skip
     parser.add_argument(
         "--control-rate", default="0.001", metavar="R", help="learning rate of the control (default 0.001)"
     )
@@ -106,7 +114,7 @@ def _asked(options: argparse.Namespace, forgotten: int) -> _Asked:
     from prune_verify.measure.relearning_plan import sizes_of
 
     for name in ("epochs", "batch", "seeds", "control_epochs"):
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             text = f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(options, name)}"
             raise MeasureInputError(text)
     if options.others < 0:
@@ -135,29 +143,46 @@ def _asked(options: argparse.Namespace, forgotten: int) -> _Asked:
     )
 
 
-def _controls(base: bytes, retain: Rows, options: argparse.Namespace, rate: float, progress: Progress) -> list[bytes]:
+def _recipe(
+    base: tuple[bytes, Network], sets: Sets, options: argparse.Namespace, rate: float, progress: Progress
+) -> tuple[Recipe, list[str]]:
+    """How controls are trained: for the epochs that were asked, or for as many as the base took."""
+    from prune_verify.checker.network import evaluate
+    from prune_verify.measure.baselines import Rows
+    from prune_verify.measure.shadow_epochs import fit_of, match_epochs
+    from prune_verify.measure.shadow_training import Recipe
+
+    if options.control_epochs is not None:
+        return Recipe(base[0], options.control_epochs, rate=rate), []
+    x, y = (np.concatenate([getattr(rows, name) for rows in (sets.forget, sets.retain)]) for name in ("x", "y"))
+    logits = np.concatenate([evaluate(base[1], x[start : start + _BATCH]) for start in range(0, len(y), _BATCH)])
+    goal = fit_of(logits, y)
+    matched = match_epochs(Recipe(base[0], _MOST_EPOCHS, rate=rate), Rows(x, y), goal, options.seed, progress=progress)
+    return matched.recipe, [f"the control is trained for {matched.text()}"]
+
+
+def _controls(recipe: Recipe, retain: Rows, options: argparse.Namespace, progress: Progress) -> list[bytes]:
     """One network for each seed, trained from new weights on the retained records alone."""
-    import numpy as np
+    from prune_verify.measure.shadow_training import Networks, train_bases
 
-    from prune_verify.measure.shadow_training import Networks, Recipe, train_bases
-
-    recipe = Recipe(base, options.control_epochs, rate=rate)
     members = np.ones((options.seeds, len(retain.y)), dtype=np.bool_)
     seeds = tuple(range(options.seed, options.seed + options.seeds))
     return train_bases(Networks(recipe, retain, members, seeds, "controls"), progress=progress)
 
 
-def _candidates(
-    options: argparse.Namespace, asked: _Asked, inputs: Inputs, base: tuple[bytes, Network], retain: Rows, say: Progress
-) -> dict[str, list[bytes]]:
-    """By name, a network for every seed or one for all of them; the control first."""
+def _others(
+    options: argparse.Namespace, asked: _Asked, inputs: Inputs, base: tuple[bytes, Network], sets: Sets, say: Progress
+) -> tuple[dict[str, list[bytes]], list[str]]:
+    """By name, a network for every seed or one for all of them, the control first; and how that was trained."""
     given = {}
     for name, path in asked.against:
         data, network = inputs.network(path, f"network {name}")
         require_same_form(options.base.name, base[1], path.name, network)
         given[name] = [data]
-    control = given.pop(_CONTROL, None) or _controls(base[0], retain, options, asked.control_rate, say)
-    return {_CONTROL: control, **given}
+    if _CONTROL in given:
+        return {_CONTROL: given.pop(_CONTROL), **given}, []
+    recipe, said = _recipe(base, sets, options, asked.control_rate, say)
+    return {_CONTROL: _controls(recipe, sets.retain, options, say), **given}, said
 
 
 def _sets(options: argparse.Namespace, inputs: Inputs, network: Network) -> Sets:
@@ -194,7 +219,7 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict
     base, patched = inputs.pair(options.base, options.patched)
     sets = _sets(options, inputs, base[1])
     asked = _asked(options, len(sets.forget.y))
-    others = _candidates(options, asked, inputs, base, sets.retain, progress)
+    others, trained = _others(options, asked, inputs, base, sets, progress)
     candidates = {_PATCHED: [patched[0]], **others}
     attack = Attack(options.epochs, options.batch, asked.rate)
     modes = tuple(mode for mode in asked.modes if mode != "strip")
@@ -202,7 +227,7 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict
     results.require_room(modes, asked.sizes)
     with one_thread():
         results.measure(modes, asked.sizes, progress)
-    rows, said = results.rows(), results.said()
+    rows, said = results.rows(), [*trained, *results.said()]
     if "strip" in asked.modes:
         more, words = strip_rows(base[1], patched[1], sets.forget)
         rows, said = [*more, *rows], [*words, *said]

@@ -214,8 +214,14 @@ class Results:
             shares = f"{100 * control:.1f} % of held-out records rightly, the base {100 * base:.1f} %"
             lines += [
                 f"{self._control} answers {shares}:",
-                "a control that knows less than the base says little; train it longer (--control-epochs)",
+                "a control that knows less than the base says little; train another (--control-epochs, --control-rate)",
             ]
+        of_control = [key for key in self._found if key[0] == self._control and key[2] == ALL and key[1] != "prototype"]
+        if of_control and not any(self._epochs(of_control[0])[0]):
+            lines.append(
+                f"{self._control} answers the forgotten records before any relearning, though it never saw them: of "
+                "records like these, what comes back is no sign of memory"
+            )
         for name, mode, records in self._found:
             if records == ALL and mode != "prototype":
                 epochs, late = self._epochs((name, mode, records))

@@ -93,6 +93,21 @@ def test_a_control_of_ones_own_is_not_trained(folder, tmp_path) -> None:
     assert not any(name.startswith("strip") for name in rows)
 
 
+def test_a_control_is_trained_until_it_fits_as_closely_as_the_base(folder) -> None:
+    sets = [word for name in ("forget", "retain", "test") for word in (f"--{name}", folder / f"{name}.npz")]
+    more = ("--modes", "full", "--seeds", 1, "--epochs", 1, "--records", 1, "--control-rate", "0.02")
+    code, text = run("measure", "relearning", folder / "base.onnx", folder / "out" / "patched.onnx", *sets, *more)
+    assert code == 0, text
+    assert "the control is trained for " in text
+    assert " % right, loss " in text
+
+
+def test_records_that_a_retrain_answers_anyway_are_no_sign_of_memory(folder) -> None:
+    code, text = run(*words(folder, "--modes", "full", "--against", f"retrain={folder / 'base.onnx'}"))
+    assert code == 0
+    assert "retrain answers the forgotten records before any relearning, though it never saw them" in text
+
+
 def test_a_control_that_knows_little_is_named(folder) -> None:
     code, text = run(*words(folder, "--modes", "full", "--control-epochs", 1))
     assert code == 0
