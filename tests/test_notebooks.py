@@ -52,6 +52,13 @@ SHOWN = {  # by the number of the notebook: what its output has to say, as it ru
         "record is yours: the same values, the same label",
         "packages of the prover that this notebook used: none",
     ],
+    "06": [
+        r"box +0% +100%",
+        r"(?m)^ +box .*n/a$",
+        r"retrain with both versions: 0\.\d\d \[0\.\d\d, 0\.\d\d\]",
+        r"non-member, exact pool: 0\.\d\d \[",
+        "box: 100% with the patch cut off, after 0 epochs",
+    ],
     "04": ["z3 on the negation of record 0's goal: unsat"],
 }
 
@@ -59,7 +66,7 @@ pytestmark = pytest.mark.prover
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01", "02", "03", "04", "05"} <= {path.name[:2] for path in NOTEBOOKS}
+    assert {"01", "02", "03", "04", "05", "06"} <= {path.name[:2] for path in NOTEBOOKS}
 
 
 def require_no_outputs_or_those_of_one_run(cells: list[dict[str, object]]) -> None:
