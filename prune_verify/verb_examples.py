@@ -112,6 +112,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "prune-verify measure membership base.onnx patched.onnx --forget forget.npz --retain retain.npz "
             "--non-members test.npz --workers 2 --cache shadows --out OUT"
         ),
+        (
+            "prune-verify measure membership base.onnx patched.onnx --forget forget.npz --retain retain.npz "
+            "--non-members test.npz --ensembles 20 --family non-member --cache shadows --out OUT"
+        ),
     ),
     "audit": (
         f"prune-verify audit https://models.example/v2/models/credit --certificate mine.unlearn.json {_AUDITOR}",
