@@ -58,7 +58,8 @@ def _section(title: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _body(parser: argparse.ArgumentParser) -> Iterator[str]:
-    usage = parser.format_usage().removeprefix("usage: ").rstrip()
+    first, *rest = parser.format_usage().removeprefix("usage: ").rstrip().splitlines()
+    usage = "\n".join([first, *(line.removeprefix(" " * len("usage: ")) for line in rest)])
     yield f"```text\n{usage}\n```"
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.dest != "help"]
@@ -66,28 +67,27 @@ def _body(parser: argparse.ArgumentParser) -> Iterator[str]:
             continue
         title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title or "")
         yield f"**{title[:1].upper()}{title[1:]}**"
-        yield "\n".join(["| | |", "|---|---|", *(_row(action) for action in actions)])
+        yield "\n".join(["| | meaning |", "|---|---|", *(_row(action) for action in actions)])
 
 
 def _row(action: argparse.Action) -> str:
-    value = action.metavar or (
-        ("{" + ",".join(map(str, action.choices)) + "}") if action.choices else action.dest.upper()
-    )
-    if isinstance(value, tuple):
-        value = " ".join(value)
+    value = action.metavar or ("{" + ",".join(map(str, action.choices or ())) + "}" if _few(action) else "NAME")
+    value = " ".join(value) if isinstance(value, tuple) else value
     takes = "" if action.nargs == 0 else f" {value}"
     names = [f"`{option}{takes}`" for option in action.option_strings] or [f"`{value}`"]
-    text = action.help or ""
-    formatter = argparse.HelpFormatter("prune-verify")
-    text = formatter._expand_help(action) if text else ""
-    told = [text] if text else []
+    told = [argparse.HelpFormatter("prune-verify")._expand_help(action)] if action.help else []
     if action.required and action.option_strings:
         told.append("required")
-    if action.choices and action.metavar:
+    if action.choices and not _few(action):
         told.append("one of " + ", ".join(map(str, action.choices)))
-    if _says_its_default(action, text):
+    if _says_its_default(action, "".join(told)):
         told.append(f"default {action.default}")
-    return f"| {', '.join(names).replace('|', '&#124;')} | {_cell('; '.join(told))} |"
+    return f"| {', '.join(names)} | {_cell('; '.join(told))} |"
+
+
+def _few(action: argparse.Action) -> bool:
+    """Whether the choices of an option are short enough to stand beside its name."""
+    return action.choices is not None and action.metavar is None and len(",".join(map(str, action.choices))) < 20
 
 
 def _says_its_default(action: argparse.Action, text: str) -> bool:
