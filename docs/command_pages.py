@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from prune_verify.cli import command_line
 
 FOLDER = "reference/commands"
+_LONGEST = 20  # characters of choices that stand beside the name of their option
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -87,7 +88,7 @@ def _row(action: argparse.Action) -> str:
 
 def _few(action: argparse.Action) -> bool:
     """Whether the choices of an option are short enough to stand beside its name."""
-    return action.choices is not None and action.metavar is None and len(",".join(map(str, action.choices))) < 20
+    return action.choices is not None and action.metavar is None and len(",".join(map(str, action.choices))) < _LONGEST
 
 
 def _says_its_default(action: argparse.Action, text: str) -> bool:
