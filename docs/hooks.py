@@ -16,6 +16,7 @@ import code_pages  # noqa: E402 - after the path
 import command_pages  # noqa: E402 - after the path
 import included  # noqa: E402 - after the path
 import navigation  # noqa: E402 - after the path
+import pictures  # noqa: E402 - after the path
 from mkdocs.config.defaults import MkDocsConfig  # noqa: E402 - after the path
 from mkdocs.structure.files import File, Files  # noqa: E402 - after the path
 from mkdocs.structure.pages import Page  # noqa: E402 - after the path
@@ -37,6 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = generated_pages()
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
+    for place, drawn in pictures.pictures().items():
+        files.append(File.generated(config, place, content=drawn))
     linked = {path for source in sorted((ROOT / "docs").rglob("*.md")) for path in included.linked_files(source)}
     linked |= included.files_of_included()
     for path in sorted(linked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import posixpath
 import re
@@ -23,6 +24,7 @@ TEXTS = {
     "certs/vectors/README.md": "reference/vectors.md",
     "tests/fuzz/README.md": "reference/fuzzing.md",
 }
+_MOST_ROWS = 40  # of a table on a page
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^()\s]+)\)")
 
 
@@ -37,9 +39,25 @@ def pages() -> dict[str, str]:
     found = {}
     for path, place in TEXTS.items():
         found[place] = with_links((ROOT / path).read_text(encoding="utf-8"), Path(path), place)
+    found[TEXTS["benchmarks/README.md"]] += _tables()
     for path, place in notebooks().items():
         found[place] = with_links(_cells(ROOT / path), Path(path), place)
     return found
+
+
+def _tables() -> str:
+    """The tables and pictures of benchmarks/, whole, for the end of its page."""
+    drawn = sorted((ROOT / "benchmarks").glob("*.svg"))
+    parts = ["\n## The tables and pictures\n"]
+    parts += [f"![{path.stem.replace('_', ' ')}](../files/benchmarks/{path.name})\n" for path in drawn]
+    for path in sorted((ROOT / "benchmarks").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            head, *rows = list(csv.reader(file))
+        lines = [head, ["---"] * len(head), *rows[:_MOST_ROWS]]
+        shown = "\n".join("| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines)
+        rest = f"\n{len(rows) - _MOST_ROWS} rows more in the file.\n" if len(rows) > _MOST_ROWS else ""
+        parts.append(f"### {path.stem.replace('_', ' ')}\n\n{shown}\n{rest}")
+    return "\n".join(parts)
 
 
 def _cells(path: Path) -> str:
@@ -80,10 +98,11 @@ def linked_files(source: Path) -> set[Path]:
 
 
 def files_of_included() -> set[Path]:
-    """The files that the included texts link to, the policies, and the notebooks themselves."""
+    """The files that the included texts link to, policies, pictures, and the notebooks themselves."""
     texts = {path for text in (*TEXTS, *notebooks()) for path in linked_files(ROOT / text)}
     policies = set((ROOT / "certs" / "policies").glob("*.toml"))  # the page of policy members has them
-    return texts | policies | {ROOT / path for path in notebooks()}
+    pictures = set((ROOT / "benchmarks").glob("*.svg"))
+    return texts | policies | pictures | {ROOT / path for path in notebooks()}
 
 
 def _is_plain_file(path: Path) -> bool:
