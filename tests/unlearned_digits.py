@@ -23,13 +23,14 @@ def _made() -> dict[str, bytes]:
     """Train, split and repair, once; every file by its name."""
     import torch
 
+    from prune_verify.bounds.bounded import one_thread
     from prune_verify.measure.datasets import digits
     from prune_verify.measure.training import export_onnx, small_mlp, train
 
     data = digits()
     with TemporaryDirectory() as made:
         folder = Path(made)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), one_thread():
             network = train(lambda: small_mlp((64, 24, 10)), data, epochs=40, seed=0, rate=0.005)
         (folder / "base.onnx").write_bytes(export_onnx(network, data.train_x))
         forgotten = np.isin(np.arange(len(data.train_y)), FORGOTTEN)

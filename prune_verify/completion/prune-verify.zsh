@@ -430,6 +430,7 @@ _shtab_prune_verify_measure_relearning_options=(
   "--batch[records a step of relearning (default 32)]:N:"
   "--rate[the attacker\'s learning rate (default 0.001)]:R:"
   "--seeds[seeds, one control for each (default 3)]:N:"
+  "--retained[retained records that the attacker trains on as well (default 0)]:N:"
   "--others[records of the same labels, from the test set, for benign fine-tuning (default 100)]:N:"
   "--control-epochs[epochs of the control\; without it\: as many as bring a network as close to its records as the base is]:N:"
   "--control-rate[learning rate of the control (default 0.001)]:R:"

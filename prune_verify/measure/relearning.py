@@ -47,12 +47,14 @@ class Attack:
         epochs: passes over the attacker's records.
         batch: records per step.
         rate: Adam's learning rate.
+        retained: retained records that it trains on as well, so that the rest is not lost meanwhile.
 
     """
 
     epochs: int
     batch: int
     rate: float
+    retained: int = 0
 
 
 @dataclass(frozen=True, eq=False)

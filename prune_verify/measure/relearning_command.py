@@ -68,6 +68,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", default="0.001", metavar="R", help="the attacker's learning rate (default 0.001)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds, one control for each (default 3)")
     parser.add_argument(
+        "--retained", type=int, default=0, metavar="N",
+        help="retained records that the attacker trains on as well (default 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--others", type=int, default=100, metavar="N",
         help="records of the same labels, from the test set, for benign fine-tuning (default 100)",
     )  # fmt: skip
@@ -117,9 +121,10 @@ def _asked(options: argparse.Namespace, forgotten: int) -> _Asked:
         if getattr(options, name) is not None and getattr(options, name) < 1:
             text = f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(options, name)}"
             raise MeasureInputError(text)
-    if options.others < 0:
-        text = f"--others: expected 0 or more, found {options.others}"
-        raise MeasureInputError(text)
+    for name in ("others", "retained"):
+        if getattr(options, name) < 0:
+            text = f"--{name}: expected 0 or more, found {getattr(options, name)}"
+            raise MeasureInputError(text)
     modes = tuple(options.modes.split(","))
     for mode in modes:
         if mode not in _MODES or modes.count(mode) > 1:
@@ -210,7 +215,6 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict
         UnsupportedNetworkError: a network that cannot be trained here.
 
     """
-    from prune_verify.bounds.bounded import one_thread
     from prune_verify.measure.relearning import Attack
     from prune_verify.measure.relearning_results import Results, strip_rows
 
@@ -221,12 +225,11 @@ def run(options: argparse.Namespace, progress: Progress) -> tuple[int, str, dict
     asked = _asked(options, len(sets.forget.y))
     others, trained = _others(options, asked, inputs, base, sets, progress)
     candidates = {_PATCHED: [patched[0]], **others}
-    attack = Attack(options.epochs, options.batch, asked.rate)
+    attack = Attack(options.epochs, options.batch, asked.rate, options.retained)
     modes = tuple(mode for mode in asked.modes if mode != "strip")
     results = Results(base, candidates, sets, attack, asked.recovered, (options.seed, options.seeds))
     results.require_room(modes, asked.sizes)
-    with one_thread():
-        results.measure(modes, asked.sizes, progress)
+    results.measure(modes, asked.sizes, progress)
     rows, said = results.rows(), [*trained, *results.said()]
     if "strip" in asked.modes:
         more, words = strip_rows(base[1], patched[1], sets.forget)

@@ -14,12 +14,11 @@ import numpy.typing as npt
 from prune_verify.measure.baselines import Rows
 from prune_verify.measure.errors import MeasureInputError
 
-__all__ = ["ALL", "OTHERS", "Known", "Sets", "known_of", "prototypes_of", "sizes_of"]
+__all__ = ["ALL", "OTHERS", "Known", "Sets", "joined", "known_of", "prototypes_of", "sizes_of"]
 
 Labels = npt.NDArray[np.int64]
 ALL = "all"
 OTHERS = "others"
-_MOST_RETAINED = 2000  # for prototypes of labels that nothing is forgotten of
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +47,15 @@ class Sets:
         chosen[alike[: min(most_others, len(alike) // 2)]] = True
         return cls(forget, retain, _rows(test, chosen), _rows(test, ~chosen))
 
-    def retained_part(self, seed: int) -> Rows:
-        """At most 2,000 retained records."""
-        order = np.random.default_rng(seed).permutation(len(self.retain.y))[:_MOST_RETAINED]
+    def retained_part(self, most: int, seed: int) -> Rows:
+        """At most so many retained records, drawn."""
+        order = np.random.default_rng(seed).permutation(len(self.retain.y))[:most]
         return Rows(self.retain.x[order], self.retain.y[order])
+
+    def kept_test(self) -> Rows:
+        """The held-out records whose labels retained records have; all of them where there are none."""
+        kept = np.isin(self.test.y, np.unique(self.retain.y))
+        return _rows(self.test, kept) if kept.any() else self.test
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,11 @@ class Known:
 
 def _rows(rows: Rows, chosen: npt.NDArray[np.bool_]) -> Rows:
     return Rows(rows.x[chosen], rows.y[chosen])
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The records of both."""
+    return Rows(np.concatenate([first.x, second.x]), np.concatenate([first.y, second.y]))
 
 
 def sizes_of(text: str, forgotten: int) -> tuple[int, ...]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from prune_verify.bounds.bounded import one_thread
 from prune_verify.checker.claim import strict_answers
 from prune_verify.checker.network import Network
 from prune_verify.measure.baselines import Rows
 from prune_verify.measure.errors import MeasureInputError
 from prune_verify.measure.inputs import Progress
 from prune_verify.measure.relearning import Attack, Relearner, Run, epochs_until, mean_interval, stripped
-from prune_verify.measure.relearning_plan import ALL, OTHERS, Known, Sets, known_of, prototypes_of
+from prune_verify.measure.relearning_plan import ALL, OTHERS, Known, Sets, joined, known_of, prototypes_of
 from prune_verify.measure.robustness import clopper_pearson
 from prune_verify.measurement_charts import CURVE
 from prune_verify.measurement_file import MOST_ROWS, MeasuredRow, decimal_text, measured_row
@@ -28,6 +29,7 @@ __all__ = ["Results", "strip_rows"]
 
 Doubles = npt.NDArray[np.float64]
 _WORSE = 0.02  # of accuracy
+_PROTOTYPED = 2000  # retained records, for prototypes of labels that nothing is forgotten of
 Key = tuple[str, str, str]  # network, mode, records
 
 
@@ -111,6 +113,7 @@ class Results:
         self._control = list(candidates)[1]
         self._found: dict[Key, list[_Seed]] = {}
         self._before: dict[str, tuple[list[float], list[float]]] = {}
+        self._knows: list[float] = []  # of the control, on labels that it was trained on
 
     def require_room(self, modes: Sequence[str], sizes: Sequence[int]) -> None:
         """Refuse, before hours of work, more rows than a measurement file has room for.
@@ -119,8 +122,10 @@ class Results:
             MeasureInputError: there are.
 
         """
-        each = (len(sizes) + 2) * sum(1 if mode == "prototype" else 3 for mode in modes) + 2 * len(modes) + 2
-        planned = each * len(self._candidates) + 5
+        of_key = [1 if mode == "prototype" else 2 for mode in modes]
+        each = (len(sizes) + 2) * sum(of_key) + 2 * len(modes) + 2
+        beside = (len(sizes) + 2) * sum(of_key)
+        planned = each * len(self._candidates) + beside * (len(self._candidates) - 1) + 5
         if planned > MOST_ROWS:
             text = f"expected at most {MOST_ROWS} rows, found {planned}: fewer --records, --modes or --against"
             raise MeasureInputError(text)
@@ -128,29 +133,36 @@ class Results:
     def measure(self, modes: Sequence[str], sizes: Sequence[int], progress: Progress) -> None:
         """Run everything; ``progress`` counts networks times seeds times modes."""
         total, done = len(self._candidates) * len(self._seeds) * len(modes), 0
-        for name, files in self._candidates.items():
-            for place, seed in enumerate(self._seeds):
-                if place < len(files):
-                    network = Relearner(files[place], name, self._base[1])
-                    before = self._before.setdefault(name, ([], []))
-                    before[0].append(network.accuracy(self._sets.forget))
-                    before[1].append(network.accuracy(self._sets.test))
-                for mode in modes:
-                    progress("relearning", done, total)
-                    self._measure_mode(name, network, mode, sizes, seed)
-                    done += 1
+        with one_thread():
+            for name, files in self._candidates.items():
+                for place, seed in enumerate(self._seeds):
+                    if place < len(files):
+                        network = Relearner(files[place], name, self._base[1])
+                        self._look(name, network)
+                    for mode in modes:
+                        progress("relearning", done, total)
+                        self._measure_mode(name, network, mode, sizes, seed)
+                        done += 1
         progress("relearning", total, total)
+
+    def _look(self, name: str, network: Relearner) -> None:
+        """What a network answers before any relearning."""
+        before = self._before.setdefault(name, ([], []))
+        before[0].append(network.accuracy(self._sets.forget))
+        before[1].append(network.accuracy(self._sets.test))
+        if name == self._control:
+            self._knows.append(network.accuracy(self._sets.kept_test()))
 
     def _measure_mode(self, name: str, network: Relearner, mode: str, sizes: Sequence[int], seed: int) -> None:
         sets = self._sets
         plans = prototypes_of if mode == "prototype" else known_of
         for plan in plans(sets, sizes, seed):
             if mode == "prototype":
-                run = network.prototyped(plan.known, sets.retained_part(seed), plan.watched, sets.test)
+                others = sets.retained_part(_PROTOTYPED, seed)
+                run = network.prototyped(plan.known, others, plan.watched, sets.test)
             else:
-                run = network.fine_tuned(
-                    plan.known, plan.watched, sets.test, self._attack, head=mode == "head", seed=seed
-                )
+                known = joined(plan.known, sets.retained_part(self._attack.retained, seed))
+                run = network.fine_tuned(known, plan.watched, sets.test, self._attack, head=mode == "head", seed=seed)
             found = self._found.setdefault((name, mode, plan.name), [])
             found.append(_Seed(run, self._target(plan)))
 
@@ -193,25 +205,32 @@ class Results:
         return rows
 
     def _beside_control(self) -> list[MeasuredRow]:
-        rows = []
+        """What each network has over the control, seed by seed: epochs saved, and accuracy afterwards."""
+        rows, most = [], float(self._attack.epochs)
         for name, mode, records in self._found:
-            if name == self._control or mode == "prototype":
+            if name == self._control:
                 continue
-            own, control = (self._epochs((who, mode, records))[0] for who in (name, self._control))
-            saved = [second - first for first, second in zip(own, control, strict=True)]
-            most = float(self._attack.epochs)
-            note = f"epochs of {self._control} less those of {name}, seed by seed; above 0: it comes back sooner"
-            row = f"{name}-beside-{self._control}.{mode}.{records}.epochs"
-            rows.append(_mean(row, saved, note, (-most, most)))
+            row = f"{name}-beside-{self._control}.{mode}.{records}"
+            keys = ((name, mode, records), (self._control, mode, records))
+            if mode != "prototype":
+                own, control = (self._epochs(key)[0] for key in keys)
+                saved = [second - first for first, second in zip(own, control, strict=True)]
+                note = f"epochs of {self._control} less those of {name}, seed by seed; above 0: it comes back sooner"
+                rows.append(_mean(f"{row}.epochs", saved, note, (-most, most)))
+            after, other = ([seed.run.watched[-1] for seed in self._found[key]] for key in keys)
+            more = [float(first - second) for first, second in zip(after, other, strict=True)]
+            note = f"accuracy of {name} afterwards less that of {self._control}; above 0: more comes back"
+            rows.append(_mean(f"{row}.accuracy", more, note, (-1.0, 1.0)))
         return rows
 
     def said(self) -> list[str]:
         """How soon each network comes back from all forgotten records, in sentences."""
         lines = []
-        base = float((strict_answers(self._base[1], self._sets.test.x) == self._sets.test.y).mean())
-        control = float(np.mean(self._before[self._control][1])) if self._control in self._before else base
+        kept = self._sets.kept_test()
+        base = float((strict_answers(self._base[1], kept.x) == kept.y).mean())
+        control = float(np.mean(self._knows))
         if control < base - _WORSE:
-            shares = f"{100 * control:.1f} % of held-out records rightly, the base {100 * base:.1f} %"
+            shares = f"{100 * control:.1f} % of held-out records of its labels rightly, the base {100 * base:.1f} %"
             lines += [
                 f"{self._control} answers {shares}:",
                 "a control that knows less than the base says little; train another (--control-epochs, --control-rate)",

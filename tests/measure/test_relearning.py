@@ -18,6 +18,16 @@ from prune_verify.measure.relearning_results import Results, strip_rows
 from tests.unlearned_digits import unlearned_digits
 
 pytestmark = pytest.mark.prover
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_two_threads):
+    """The networks are small: two threads only wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 F = np.float32
 
 
@@ -85,6 +95,14 @@ def test_others_have_the_labels_of_forgotten_records_and_leave_the_test_set() ->
     assert sorted([*sets.others.x[:, 0], *sets.test.x[:, 0]]) == list(range(7))
     assert len(Sets.of(some([1]), some([0]), test, 1, 0).others.y) == 1
     assert not len(Sets.of(some([1]), some([0]), test, 0, 0).others.y)
+
+
+def test_what_the_control_is_to_know_is_what_it_was_trained_on() -> None:
+    sets = Sets.of(some([1, 1]), some([0, 2]), some([0, 1, 1, 2, 3]), 0, 0)
+    assert sets.kept_test().y.tolist() == [0, 2]
+    assert Sets.of(some([1]), some([7]), some([0, 1]), 0, 0).kept_test().y.tolist() == [0, 1]
+    assert sorted(sets.retained_part(5, 0).y.tolist()) == [0, 2]
+    assert len(sets.retained_part(1, 0).y) == 1
 
 
 # --- epochs and intervals ---
@@ -159,6 +177,20 @@ def test_fine_tuning_begins_from_the_same_weights_every_time(folder, base, patch
     assert first.watched[0] == 0
     assert first.watched[-1] == 1  # a patch does not withstand whoever may train the file
     assert network.accuracy(forget) == 0
+
+
+def test_an_attacker_with_retained_records_does_not_lose_the_rest(folder, base, patched) -> None:
+    sets = Sets.of(rows_of(folder, "forget"), rows_of(folder, "retain"), rows_of(folder, "test"), 0, 0)
+    found = []
+    for retained in (0, 200):
+        results = Results(
+            ((folder / "base.onnx").read_bytes(), base), {"patched": [patched], "retrain": [patched]}, sets, Attack(20, 8, 0.01, retained), 1.0, (0, 1)
+        )  # fmt: skip
+        results.measure(("full",), (), lambda *_: None)
+        rows = {row.name: float(row.value) for row in results.rows()}
+        assert rows["patched.full.all.accuracy"] == 1
+        found.append(rows["patched.full.all.test"])
+    assert found[0] < 0.88 < found[1]
 
 
 def test_only_the_head_is_trained_where_that_is_asked(folder, base) -> None:

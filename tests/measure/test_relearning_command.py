@@ -62,6 +62,8 @@ def test_a_control_is_trained_and_stands_beside(found) -> None:
             assert rows[f"patched-beside-retrain.{mode}.{records}.epochs"].interval is not None
     assert rows["patched.full.all.accuracy"].value == "1"
     assert "patched.prototype.1.accuracy" in rows
+    own, control = (float(rows[f"{name}.prototype.1.accuracy"].value) for name in ("patched", "retrain"))
+    assert float(rows["patched-beside-retrain.prototype.1.accuracy"].value) == pytest.approx(own - control, abs=2e-6)
 
 
 def test_each_mode_and_each_set_of_records_is_drawn(found, folder) -> None:
@@ -118,6 +120,7 @@ REFUSED = [
     ("no epochs", ["--epochs", "0"], "--epochs: expected 1 or more, found 0"),
     ("no seeds", ["--seeds", "0"], "--seeds: expected 1 or more, found 0"),
     ("fewer than no others", ["--others=-1"], "--others: expected 0 or more, found -1"),
+    ("fewer than no retained records", ["--retained=-1"], "--retained: expected 0 or more, found -1"),
     ("a mode that nobody knows", ["--modes", "full,all"], "found 'all'"),
     ("a mode twice", ["--modes", "full,full"], "at most once, found 'full'"),
     ("more than everything back", ["--recovered", "1.5"], "--recovered: expected more than 0 and at most 1, found 1.5"),
