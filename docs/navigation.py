@@ -11,7 +11,8 @@ Nav = list[object]
 TUTORIALS = ("owner", "auditor", "regulator", "researcher")
 GUIDES = (
     "install", "practice-files", "forget-a-class", "families", "threat-model", "tables", "streams", "before-training",
-    "keys-on-tokens", "foreign-networks", "pytorch-modules", "audit-an-endpoint", "measure-membership", "prove-vnnlib",
+    "keys-on-tokens", "foreign-networks", "pytorch-modules", "conflicts", "audit-an-endpoint", "measure",
+    "measure-membership", "prove-vnnlib",
 )  # fmt: skip
 EXPLANATIONS = ("what-is-proved", "trust-base", "exact-gates", "arithmetic", "measured-and-proved")
 
