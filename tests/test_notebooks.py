@@ -34,12 +34,13 @@ SHOWN = {  # by the number of the notebook: what its output has to say, as it ru
     "01": ["forgotten label answered on 0 of 20,000 random inputs", "other training records unchanged: True"],
     "03": [
         "nothing: the honest one: VERIFIED OK",
+        r"[1-9]\d* of 1494 digits in neither set are answered otherwise now",
         "strips the patch from the file: REJECTED E_SUBJECT, step 6",
         "signs with a key that nobody trusts: REJECTED E_SIGNATURE, step 3",
         "forges slopes in a proof: REJECTED E_PROOF, step 9",
         "replays an old certificate: REJECTED E_POLICY, step 5",
         r"serves the base: REJECTED E_DEVIATION, [1-9]\d* of 360 deviate",
-        "17 of 23 were stopped",
+        "17 of 24 were stopped",
         "Output suppression is not removal",
     ],
     "05": [
