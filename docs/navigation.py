@@ -48,6 +48,7 @@ def navigation() -> Nav:
             "Reference": [
                 "reference/files.md",
                 "reference/exit-codes.md",
+                "reference/glossary.md",
                 {"Error codes": "reference/error-codes.md"},
                 {"Policy members": "reference/policy.md"},
                 {"Commands": commands},

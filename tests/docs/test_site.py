@@ -62,6 +62,9 @@ def test_the_strict_build_says_nothing(site) -> None:
 def test_nothing_is_loaded_from_another_host(site, pages) -> None:
     for path, page in pages.items():
         assert not [load for load in page.loads if urlsplit(load).netloc], path
+        policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', path.read_text(encoding="utf-8"))
+        assert policy is not None, path
+        assert "http" not in policy[1], path
     for path in (*site.folder.rglob("*.css"), *site.folder.rglob("*.svg")):
         text = path.read_text(encoding="utf-8")
         assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)]*", text), path
