@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from prune_verify.bench.tables import aligned, csv_bytes
-from prune_verify.bench.unlearning import study_tables
+from prune_verify.bench.unlearning import _shadows, study_tables
 from prune_verify.bench.unlearning_attacks import LIRA, UNLIKE, Attacked, Shadows, mean_auc
+from prune_verify.bench.unlearning_ensembles import NAMES, told_apart
 from prune_verify.bench.unlearning_jobs import BASE, Job, Jobs
 from prune_verify.bench.unlearning_plots import draw
 from prune_verify.bench.unlearning_rows import METHODS, control_seeds
@@ -29,13 +30,13 @@ pytestmark = pytest.mark.prover
 FEW = (("linear-region", 3), ("learned", 2), ("REASSURE", 2))
 TINY = {
     "train": 200, "forget": 30, "judged": 200, "population": 260, "epochs": 40, "shadows": 8, "owner_shadows": 16,
-    "retrained": 1, "ensemble": 2, "ensembles": ("box", "non-member"), "few": FEW,
+    "retrained": 1, "ensemble": 2, "ensembles": ("box",), "few": FEW,
 }  # fmt: skip
 COLUMNS = {
     "data", "method", "records", "forget accuracy %", "retain accuracy %", "test accuracy %",
     "LiRA TPR at 0.1 % FPR", "LiRA TPR at 1 % FPR", "LiRA AUC", "unlike a non-member TPR at 0.1 % FPR",
     "unlike a non-member TPR at 1 % FPR", "unlike a non-member AUC", "unlike, all logits AUC", "RMIA AUC",
-    "two versions AUC", "networks", "LiRA AUC, mean", "unlike a non-member AUC, mean", "bits per record", "s",
+    "two versions AUC", "networks", "LiRA AUC, mean", "unlike a non-member AUC, mean", *NAMES, "relearning epochs", "bits per record", "s",
     "file MB", "peak MB", "note",
 }  # fmt: skip
 
@@ -64,6 +65,10 @@ def test_every_way_has_a_row_with_every_column(tables) -> None:
     assert rows["box"]["networks"] == 2
     assert rows["SISA"]["networks"] == "n/a"
     assert rows["learned"]["records"] == 2
+    for name in ("box", "relu-0", "non-member", "linear-region", "learned"):
+        assert rows[name]["relearning epochs"].startswith("0, strip; head "), name
+    for name in ("base", "retrain 1", "fine-tune"):
+        assert rows[name]["relearning epochs"].startswith("head "), name
 
 
 def test_too_few_non_members_give_no_rate(tables) -> None:
@@ -88,7 +93,7 @@ def test_text_pictures_and_files_hold_the_same(tables, tmp_path: Path) -> None:
     text = "\n".join(tables.lines())
     assert "still remembered?" in text
     assert all(sentence in text for sentence in tables.said)
-    assert len(tables.said) == 4
+    assert len(tables.said) == 6
     (line,) = draw([("digits", tables.rows.attacked)], tmp_path)
     picture = (tmp_path / "unlearning_digits.svg").read_text()
     assert line == f"wrote {tmp_path / 'unlearning_digits.svg'}"
@@ -108,6 +113,22 @@ def test_the_owners_networks_are_not_the_attackers(tables) -> None:
     assert not np.isin(own[~np.isnan(own)], margins[~np.isnan(margins)]).any()
 
 
+def test_ensembles_are_told_apart_where_they_differ_and_not_where_they_are_alike(tmp_path: Path) -> None:
+    rng, labels, store = np.random.default_rng(0), np.zeros(30, dtype=np.int64), Store(tmp_path)
+
+    def networks(shift: float, count: int = 20):
+        return (rng.normal(size=(count, 30, 3)) + np.array([shift, 0, 0])).astype(np.float32)
+
+    theirs, alike, other = networks(0), networks(0), networks(3)
+    area = [float(told_apart(one, theirs, labels, store)["U-LiRA AUC"].split()[0]) for one in (alike, other)]
+    assert area[0] == pytest.approx(0.5, abs=0.06)
+    assert area[1] > 0.9
+    score = [float(told_apart(one, theirs, labels, store)[NAMES[1]].split()[0]) for one in (alike, other)]
+    assert score[1] < score[0]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert told_apart(networks(0, 19), theirs, labels, store) == dict.fromkeys(NAMES, "n/a")
+
+
 def test_a_second_run_makes_nothing(tables, monkeypatch) -> None:
     def refuse(*_):
         raise AssertionError("made again")
@@ -122,30 +143,42 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from prune_verify.bench.unlearning import study_tables
-from prune_verify.bench.unlearning_store import Store
-from tests.test_bench_unlearning import tiny_study
+from tests.test_bench_unlearning import some_networks
 
-def say(line):
-    if ": 4 of " in line and "base" not in line and "networks" not in line:
+def killed(done):
+    if done == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    study_tables(tiny_study(ensemble=0), Store(Path({store!r})), workers=1, say=say)
+    some_networks(Path({store!r}), killed)
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, repository: Path) -> None:
+def some_networks(folder: Path, done=lambda _: None):
+    """Shadow networks and five jobs of a small study."""
+    study, store = tiny_study(), Store(folder)
+    shadows = _shadows(study, 7, 4, store, 1, lambda _: None)
+    jobs, wanted = (
+        Jobs(study, store),
+        [Job(BASE, 0), *(Job(m, 0) for m in ("box", "retrain", "fine-tune")), Job("box", 1)],
+    )
+    for count, _ in enumerate(jobs.run(wanted, 1)):
+        done(count + 1)
+    return jobs, wanted, shadows
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, repository: Path, monkeypatch) -> None:
     script, store = tmp_path / "killed.py", tmp_path / "store"
     script.write_text(KILLED.format(root=str(repository), store=str(store)))
     done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, cwd=repository)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     kept = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
-    assert len(kept) > 24  # shadow networks, and some jobs
-    seen = []
-    found = study_tables(tiny_study(ensemble=0), Store(store), workers=1, say=seen.append)
-    assert [row["method"] for row in found.records][:3] == ["base", "retrain 1", "box"]
+    assert len(kept) >= 4 + 2 * 3  # shadow networks; networks and their logits
+    assert not [path for path in kept if path.suffix == ".part"]
+    jobs, wanted, _ = some_networks(store)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    monkeypatch.setattr(Jobs, "_make", lambda *_: pytest.fail("made again"))
+    assert [jobs.made(job).failed for job in wanted] == [False] * 5
 
 
 def test_what_was_kept_is_made_anew_when_it_is_damaged_or_its_origin_changes(tmp_path: Path) -> None:
@@ -201,7 +234,8 @@ class Fake:
             return Attacked(dict.fromkeys(names, members), dict.fromkeys(names, others))
 
         jobs = Jobs(tiny_study(), None)
-        self.rows = Rows(jobs, None, {"base": at(base), "retrain 1": at(retrained), "non-member": at(redirect)})
+        found = {"base": at(base), "retrain 1": at(retrained), "non-member": at(redirect)}
+        self.rows = Rows(jobs, None, {**found, "non-member, held out": at(3)})
 
 
 @pytest.mark.parametrize(
@@ -215,15 +249,27 @@ class Fake:
     ],
 )
 def test_sentences_say_what_the_numbers_say(sentence, redirect, retrained, base, words) -> None:
-    text = "\n".join(sentences(Fake(redirect, retrained, base).rows))
+    said = sentences(Fake(redirect, retrained, base).rows)
+    text = "\n".join(said[:-2])
     for word in words:
         assert word in text, text
+    assert all("ABOVE retraining's" in line for line in said[-2:])  # held out: not of this record
+
+
+def test_ensembles_count_where_there_are_any() -> None:
+    rows = Fake(0.5, 0, 1).rows
+    assert "(one network)" in sentences(rows)[0]
+    rows.ensembles["non-member"] = [rows.attacked["retrain 1"]] * 4
+    assert "mean of 4 networks" in sentences(rows)[2]
+    assert "not above" in sentences(rows)[2]
 
 
 def test_a_redirect_without_a_patch_is_said_to_have_none() -> None:
     rows = Fake(0, 0, 1).rows
     del rows.attacked["non-member"]
-    assert "no patch was found" in sentences(rows)[-1]
+    assert "redirect non-member: no patch was found" in "\n".join(sentences(rows))
+    rows.attacked.pop("retrain 1")
+    assert "no network was retrained" in sentences(rows)[0]
 
 
 def test_the_mean_of_networks_is_no_surer_than_one_of_them() -> None:

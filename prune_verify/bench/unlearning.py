@@ -22,8 +22,18 @@ from pathlib import Path
 
 from prune_verify.bench.tables import aligned, csv_bytes
 from prune_verify.bench.unlearning_attacks import Attacker, Shadows
+from prune_verify.bench.unlearning_ensembles import NAMES
 from prune_verify.bench.unlearning_jobs import BASE, Job, Jobs
-from prune_verify.bench.unlearning_rows import CLASS_METHODS, METHODS, RETRAIN, Cells, Rows, control_seeds
+from prune_verify.bench.unlearning_relearning import COLUMN
+from prune_verify.bench.unlearning_rows import (
+    CLASS_METHODS,
+    METHODS,
+    RETRAIN,
+    Cells,
+    Rows,
+    control_seeds,
+    retrain_seeds,
+)
 from prune_verify.bench.unlearning_sizes import SEED, Size, Study, sizes, studies
 from prune_verify.bench.unlearning_store import Store
 from prune_verify.bench.unlearning_words import sentences
@@ -34,16 +44,19 @@ __all__ = ["run_bench_unlearning", "study_tables"]
 Say = Callable[[str], None]
 _ATTACKER, _OWNER = 10_000, 20_000  # first seeds of their shadow networks
 _ANSWERS = (
-    "method", "records", "forget accuracy %", "retain accuracy %", "test accuracy %", "bits per record", "s",
+    "method", "records", "forget accuracy %", "retain accuracy %", "test accuracy %", COLUMN, "bits per record", "s",
     "file MB", "peak MB", "note",
 )  # fmt: skip
 _ONE_SIDED = (
-    "method", "LiRA TPR at 0.1 % FPR", "LiRA TPR at 1 % FPR", "LiRA AUC", "RMIA AUC", "LiRA AUC, mean", "networks",
+    "method", "LiRA TPR at 0.1 % FPR", "LiRA TPR at 1 % FPR", "LiRA AUC", "RMIA AUC",
 )  # fmt: skip
 _TWO_SIDED = (
     "method", "unlike a non-member TPR at 0.1 % FPR", "unlike a non-member TPR at 1 % FPR", "unlike a non-member AUC",
-    "unlike, all logits AUC", "two versions AUC", "unlike a non-member AUC, mean",
+    "unlike, all logits AUC", "two versions AUC",
 )  # fmt: skip
+
+
+_TOGETHER = ("method", "networks", "LiRA AUC, mean", "unlike a non-member AUC, mean", *NAMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +83,12 @@ class Tables:
     def lines(self) -> list[str]:
         """The tables in columns, with the sentences after them."""
         name, size = self.study.name, self.study.size
-        blocks = (("answers and cost", _ANSWERS), ("still remembered?", _ONE_SIDED), ("conspicuous?", _TWO_SIDED))
+        blocks = (
+            ("answers and cost", _ANSWERS),
+            ("still remembered?", _ONE_SIDED),
+            ("conspicuous?", _TWO_SIDED),
+            ("ensembles beside retrained ones", _TOGETHER),
+        )
         found = [f"{name}: {size.text()}"]
         for title, columns in blocks:
             found += ["", f"{name}, records: {title}", *aligned(self.records, columns)]
@@ -117,7 +135,7 @@ def _wanted(size: Size) -> tuple[list[Job], list[Job]]:
     seeds = range(size.ensemble)
     together = [Job(BASE, seed) for seed in seeds]
     together += [Job(method, seed) for method in size.ensembles for seed in seeds]
-    together += [Job(RETRAIN, seed) for seed in control_seeds(size.ensemble)]
+    together += [Job(RETRAIN, seed) for seed in (*retrain_seeds(size.ensemble), *control_seeds(size.ensemble))]
     return reported, together
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prune_verify.bench.unlearning_attacks import LIRA, UNLIKE, Attacked, Attacker, interval_text, mean_auc
+from prune_verify.bench.unlearning_ensembles import NAMES, told_apart
 from prune_verify.bench.unlearning_jobs import BASE, Job, Jobs, Made, logits_of
+from prune_verify.bench.unlearning_relearning import COLUMN, relearned
 from prune_verify.bench.unlearning_sizes import Labels, Study
+from prune_verify.measure.baselines import Rows as Records
 
 if TYPE_CHECKING:
     from prune_verify.measure.roc import Estimate
@@ -29,6 +32,7 @@ METHODS = (
 CLASS_METHODS = (RETRAIN, "class-cap", "fine-tune", "gradient ascent")
 _RETRAINED, _CONTROL = 1000, 2000  # first seeds of retrained networks, so that none shares the base's
 _LOOKED_UP = 2000
+_JUDGED_BY_MANY = 2000  # means over networks need no more, and take a second each
 _MEGA = 1e6
 NA = "n/a"
 
@@ -52,6 +56,7 @@ class Rows:
         attacker: with shadow networks.
         attacked: what attacks found, by row.
         ensembles: the same of each network of an ensemble, LiRA and the two-sided attack only, by method.
+        apart: cells of statistics on ensembles, by method.
 
     """
 
@@ -59,6 +64,7 @@ class Rows:
     attacker: Attacker
     attacked: dict[str, Attacked] = field(default_factory=dict)
     ensembles: dict[str, list[Attacked]] = field(default_factory=dict)
+    apart: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def study(self) -> Study:
@@ -96,6 +102,7 @@ class Rows:
             "test accuracy %": self._tested(made),
             **found.cells(),
             **self._together(job.method),
+            COLUMN: self._relearned(made, count),
             **_cost(made, count),
         }
 
@@ -107,25 +114,36 @@ class Rows:
         answers = logits_of(made.outcome.onnx, study.test_x).argmax(axis=1)
         return round(100 * float((answers == study.test_y).mean()), 2)
 
+    def _relearned(self, made: Made, count: int) -> str:
+        """How soon as many of the records are answered again as genuine retraining answers."""
+        study, base = self.study, self.jobs.made(Job(BASE, 0)).outcome.onnx
+        rows = np.arange(count)
+        retrained = [self.jobs.logits(Job(RETRAIN, seed)) for seed in control_seeds(study.size.retrained)]
+        target = float(np.mean([(one[rows].argmax(axis=1) == study.y[rows]).mean() for one in retrained]))
+        test = Records(study.test_x, study.test_y)
+        return relearned(made.outcome.onnx, base, study.rows(rows), test, target, self.jobs.store)
+
     def _together(self, method: str) -> Cells:
         """What ensembles say: means over networks, and statistics of their logits."""
         each = self.ensembles.get(method)
         if each is None:
-            return dict.fromkeys(("networks", "LiRA AUC, mean", "unlike a non-member AUC, mean"), NA)
+            return dict.fromkeys(("networks", "LiRA AUC, mean", "unlike a non-member AUC, mean", *NAMES), NA)
         return {
             "networks": len(each),
             "LiRA AUC, mean": interval_text(mean_auc(each, LIRA)),
             "unlike a non-member AUC, mean": interval_text(mean_auc(each, UNLIKE)),
+            **self.apart[method],
         }
 
     def attack_ensemble(self, method: str, seeds: range, say: Say) -> None:
-        """LiRA and the two-sided attack on each network of an ensemble."""
+        """LiRA and the two-sided attack on each network of an ensemble, and all of them beside retrained ones."""
         say(f"{self.study.name}: attacks on {len(seeds)} networks of {method}")
-        forget, judged = self._indices("forget"), self._indices("judged")
-        self.ensembles[method] = [
-            self.attacker.attack(self.jobs.logits(Job(method, seed)), forget, judged, only=(LIRA, UNLIKE))
-            for seed in seeds
-        ]
+        forget, judged = self._indices("forget"), self._indices("judged")[:_JUDGED_BY_MANY]
+        logits = [self.jobs.logits(Job(method, seed)) for seed in seeds]
+        self.ensembles[method] = [self.attacker.attack(one, forget, judged, only=(LIRA, UNLIKE)) for one in logits]
+        references = [self.jobs.logits(Job(RETRAIN, seed))[forget] for seed in retrain_seeds(len(seeds))]
+        labels, store = self.study.y[forget], self.jobs.store
+        self.apart[method] = told_apart(np.stack([one[forget] for one in logits]), np.stack(references), labels, store)
 
     def _looked_up(self) -> Cells:
         """The baseline that stores the records themselves."""
@@ -178,21 +196,31 @@ class Rows:
                 **_cost(made, len(members)),
             }
 
-    @property
-    def retrainings(self) -> int:
-        """Retrained networks behind :meth:`retrained`."""
-        return len(self.ensembles.get(RETRAIN) or self._retrained_rows())
+    def _networks(self, method: str, attack: str) -> list[Attacked]:
+        """What an attack found in every network of a method: of its ensemble where it was asked, else of its rows."""
+        together = self.ensembles.get(method, [])
+        if together and attack in together[0].members:
+            return together
+        return [found for name, found in self.attacked.items() if name == method or _numbered(name, method)]
 
-    def _retrained_rows(self) -> list[Attacked]:
-        return [found for name, found in self.attacked.items() if name.startswith(RETRAIN)]
+    def mean(self, method: str, attack: str) -> tuple[Estimate, int] | None:
+        """The area under an attack's curve on average over all networks of a method, and how many they are.
 
-    def retrained(self, attack: str) -> Estimate:
-        """What LiRA or the two-sided attack finds on genuine retraining, on average over all its networks."""
-        return mean_auc(self.ensembles.get(RETRAIN) or self._retrained_rows(), attack)
+        Args:
+            method: a name of a row; of genuine retraining without its number.
+            attack: a name of an attack.
 
-    def retrained_rows(self, attack: str) -> Estimate:
-        """What any attack finds on the retrained networks that have rows, on average."""
-        return mean_auc(self._retrained_rows(), attack)
+        Returns:
+            None where no network was made.
+
+        """
+        found = self._networks(method, attack)
+        return (mean_auc(found, attack), len(found)) if found else None
+
+
+def _numbered(name: str, method: str) -> bool:
+    """Whether a row is one of several of a method: its name with a number."""
+    return name.removeprefix(f"{method} ").isdigit()
 
 
 def _cost(made: Made, records: int) -> Cells:

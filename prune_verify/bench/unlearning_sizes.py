@@ -91,7 +91,7 @@ def sizes(*, quick: bool) -> dict[str, Size]:
     return {
         "digits": Size(*_DIGITS, (64, 32), 200, 128, 64, 3, 24, _MOST),
         "mnist": Size(*_MANY, (128, 64), 40, 128, 64, 3, 24),
-        "adult": Size(*_MANY, (128, 64), 100, 128, 64, 3, 24),
+        "adult": Size(*_MANY, (128, 64), 80, 64, 32, 3, 20),
     }
 
 

@@ -7,10 +7,13 @@ label is answered no more only where most of those networks do not answer it.
 
 The margins are given (one row per network, as a membership attack computes them), or taken from the base's own margins
 on records of the same label that it never saw; these stand for "most such networks" then, each with its own sign.
-A gate holds the margin within a width around the draw, always on one side of 0, so that the answer on the region is
-one; within these ends the base's own margin shows through.
+A draw is a member of the pool, spread by as much as the mean of so few networks is unsure: without that, draws would
+never lie outside of the pool and forgotten records would be more ordinary than non-members are.
+A gate holds the margin within a width, always on one side of 0, so that the answer on the region is one; within these
+ends the base's own margin shows through, so that the end nearer to it is the draw and the record itself has it exactly.
 
-Source: MATHS 6, THREATS T4; the margins are those of LiRA, Carlini et al., arXiv 2112.03570.
+Source: MATHS 6, THREATS T4; the margins are those of LiRA, Carlini et al., arXiv 2112.03570; smoothed bootstrap: Efron
+and Tibshirani, An Introduction to the Bootstrap, section 16.4.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +56,8 @@ KEY_BYTES = 32
 _LEAST_MODELS = 8
 _LEAST_RECORDS = 20
 _EDGE = 2.0**-10
-_DOMAIN = b"prune-verify/non-member-margin/v1"
+_LEAST_SHARE = 2.0**-49  # a normal number has no quantile at 0
+_DOMAIN = b"prune-verify/non-member-margin/v2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,16 +163,18 @@ def held_out_margins(base: Network, labels: npt.NDArray[np.int64], held_out: Lab
     return OutMargins(tuple(pools[int(label)] for label in labels), per_record=False)
 
 
-def _uniform(key: bytes, row: Floats, label: int) -> float:
-    """A number in [0, 1) that depends on the key, the record and its label only."""
+def _uniforms(key: bytes, row: Floats, label: int) -> tuple[float, float]:
+    """Two numbers in [0, 1) that depend on the key, the record and its label only."""
     found = hmac.new(key, _DOMAIN + label.to_bytes(8, "big") + row.astype("<f4").tobytes(), hashlib.sha256).digest()
-    return int.from_bytes(found[:7], "big") / 2.0**56
+    return int.from_bytes(found[:6], "big") / 2.0**48, int.from_bytes(found[6:12], "big") / 2.0**48
 
 
 def drawn(redirect: Redirect, forget: LabelledRows) -> Doubles:
-    """One margin for each record, by the inverse of its pool's distribution, linear between its members.
+    """One margin for each record: a member of its pool, moved by a normal number of variance 2 s^2 / n.
 
-    Where the pool is of this record in several networks, only those on the side of the majority are drawn from.
+    With that the draws of n margins of variance s^2 vary as a further network's margin does about their mean, which is
+    by s^2 (1 + 1 / n). Where the pool is of this record in several networks, only those on the side of the majority are
+    drawn from, and a move never leads to the other side.
 
     Args:
         redirect: the pools and the key; the same key and record give the same draw.
@@ -187,17 +194,31 @@ def drawn(redirect: Redirect, forget: LabelledRows) -> Doubles:
     found = np.zeros(len(forget.y))
     for place, (pool, row, label) in enumerate(zip(margins.pools, forget.flat(), forget.y, strict=True)):
         side = pool[(pool > 0) == bool((pool > 0).mean() > 1 / 2)] if margins.per_record else pool
-        found[place] = np.quantile(side, _uniform(redirect.key, row, int(label)))
+        which, move = _uniforms(redirect.key, row, int(label))
+        member = float(np.sort(side)[int(which * len(side))])
+        spread = float(side.std(ddof=1)) * (2 / len(side)) ** 0.5 if len(side) > 1 else 0.0
+        moved = member + spread * NormalDist().inv_cdf(max(move, _LEAST_SHARE))
+        found[place] = moved if (moved > 0) == (member > 0) or not margins.per_record else member
     return found
 
 
-def _ends(margin: float, width: Fraction) -> tuple[np.float32, np.float32]:
-    """Ends of that width around a margin, moved so far that 0 is outside."""
-    half = float(width) / 2
-    least = _EDGE * (1 + float(width))
-    centre = max(margin, half + least) if margin > 0 else min(margin, -half - least)
-    low, high = np.array(centre - half), np.array(centre + half)
-    return np.float32(float32_not_above(low)), np.float32(float32_not_below(high))
+def _ends(margin: float, own: float, width: Fraction) -> tuple[np.float32, np.float32]:
+    """Ends of that width, or less next to 0, between which the base's own margin is led to the drawn one.
+
+    Args:
+        margin: drawn.
+        own: the base's.
+        width: of the band.
+
+    """
+    least, most = _EDGE * (1 + float(width)), float(width)
+    if margin > 0:
+        low = max(margin - most if own >= margin else margin, least)
+        high = max(margin if own >= margin else low + most, 2 * least)
+    else:
+        high = min(margin if own >= margin else margin + most, -least)
+        low = min(high - most if own >= margin else margin, -2 * least)
+    return np.float32(float32_not_above(np.array(low))), np.float32(float32_not_below(np.array(high)))
 
 
 def repair_non_member(
@@ -230,11 +251,12 @@ def repair_non_member(
 
     """
     start = time.monotonic()
-    draws = drawn(redirect, forget)
+    draws, own = drawn(redirect, forget), base_margins(base, forget)
     model = replace(model, redirect="non-member")
     found = repair_box(base, forget, retain, model, minimal=minimal, progress=progress)
     gates = tuple(
-        replace(gate, hold=_ends(float(draws[gate.records[0]]), redirect.width)) for gate in found.patch.gates
+        replace(gate, hold=_ends(float(draws[gate.records[0]]), float(own[gate.records[0]]), redirect.width))
+        for gate in found.patch.gates
     )
     bounds = head_bounds(base, found.patch.allowed, model.domain, model.arithmetics)
     patch = with_hold_head(replace(found.patch, gates=gates), bounds, model.arithmetics)

@@ -20,8 +20,10 @@ from prune_verify.checker.rules import BINARY32, REAL
 from prune_verify.repair.errors import RepairInputError
 from prune_verify.repair.export import export_patched
 from prune_verify.repair.redirect import (
+    _EDGE,
     OutMargins,
     Redirect,
+    _ends,
     base_margins,
     drawn,
     held_out_margins,
@@ -108,6 +110,39 @@ def test_draws_follow_the_distribution():
     for share in (0.1, 0.5, 0.9):
         assert (found < np.quantile(pool, share)).mean() == pytest.approx(share, abs=0.025)
     assert (found < 0).any()
+
+
+def test_draws_vary_as_a_further_network_would():
+    rng, count, few = np.random.default_rng(3), 6000, 12
+    rows = LabelledRows(rng.random((count, 3)).astype(np.float32), np.zeros(count, dtype=np.int64))
+    middle = rng.normal(20, 3, count)
+    pools, further = (rng.normal(middle, 1, (n, count)) for n in (few, 1))
+    found = drawn(Redirect(OutMargins(tuple(pools.T), per_record=True), KEY), rows)
+    spread = pools.std(axis=0, ddof=1) * np.sqrt(1 + 1 / few)
+    ours, theirs = (np.abs(v - pools.mean(axis=0)) / spread for v in (found, further[0]))
+    assert (ours**2).mean() == pytest.approx(1, abs=0.05)
+    for quantile in (0.5, 0.9, 0.99):  # of how far from the mean, as the two-sided attack looks at it
+        assert (ours > np.quantile(theirs, quantile)).mean() == pytest.approx(1 - quantile, abs=0.03)
+
+
+def test_the_record_itself_has_the_margin_that_was_drawn():
+    session = ort.InferenceSession(export_patched(DATA, BASE, FOUND.patch))
+    logits = session.run(None, {session.get_inputs()[0].name: FORGET.x})[0].astype(np.float64)
+    own = logits[np.arange(6), FORGET.y].copy()
+    logits[np.arange(6), FORGET.y] = -np.inf
+    aims = drawn(REDIRECT, FORGET)
+    least = 2 * _EDGE * (1 + float(REDIRECT.width))  # no nearer to 0 than that
+    aims = np.sign(aims) * np.maximum(np.abs(aims), least)
+    np.testing.assert_allclose(own - logits.max(axis=1), aims, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [-9.0, -0.3, 0.001, 0.4, 9.0])
+@pytest.mark.parametrize("margin", [-5.0, -0.2, -1e-6, 1e-6, 0.2, 5.0])
+def test_ends_lie_on_the_side_of_the_draw_and_lead_the_base_to_it(margin, own):
+    low, high = (float(end) for end in _ends(margin, own, Fraction(1, 2)))
+    assert 0 < high - low <= 0.5 + 1e-6
+    assert (low > 0) == (high > 0) == (margin > 0)
+    assert min(max(own, low), high) == pytest.approx(margin, abs=0.004)
 
 
 def test_only_a_majority_flips_the_label():
