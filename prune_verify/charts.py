@@ -131,7 +131,8 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _drawn(curve: Curve, frame: _Frame, place: int) -> Iterator[Html]:
-    colour, dashes = _COLOURS[place % len(_COLOURS)], _DASHES[place % len(_DASHES)]
+    turn, kind = divmod(place, len(_COLOURS))
+    colour, dashes = _COLOURS[kind], _DASHES[(kind + turn) % len(_DASHES)]
     band = [row for row in curve.band if all(map(isfinite, row))]
     if len(band) > 1:
         step = -(-len(band) // _POINTS_A_BAND)

@@ -41,6 +41,8 @@ def test_curves_differ_by_their_dashes() -> None:
     found = curves_of(chart("h", EPOCHS, UNIT, [Curve(str(i), [(0, 0), (1, 1)]) for i in range(6)]))
     assert len({path.get("stroke-dasharray") for path in found}) == 6
     assert len({path.get("stroke") for path in found}) == 6
+    found = curves_of(chart("h", EPOCHS, UNIT, [Curve(str(i), [(0, 0), (1, 1)]) for i in range(20)]))
+    assert len({(path.get("stroke"), path.get("stroke-dasharray")) for path in found}) == len(found) / 2 == 12
 
 
 def test_powers_of_ten_are_equally_far_apart_on_a_logarithmic_axis() -> None:

@@ -101,3 +101,20 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     logits, y = rng.normal(size=(50, 3)).astype(F), rng.integers(0, 3, 50)
     assert calibration_error(logits, y, 5) == calibration_error(logits, y, 5)
     assert brier(logits, y, 5) != brier(logits, y, 6)
+
+
+@given(st.integers(1, 80), st.integers(2, 4), st.integers(0, 1000))
+def test_the_calibration_error_is_that_of_the_definition(count, labels, seed) -> None:
+    """Beside a loop over bins, record by record."""
+    rng = np.random.default_rng(seed)
+    logits, y = rng.normal(size=(count, labels)).astype(F), rng.integers(0, labels, count)
+    shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+    order = sorted(range(count), key=lambda i: (shares[i].max(), i))
+    bins = min(15, count)
+    gaps = 0.0
+    for b in range(bins):
+        inside = order[count * b // bins : count * (b + 1) // bins]
+        confident = sum(float(shares[i].max()) for i in inside)
+        right = sum(int(shares[i].argmax() == y[i]) for i in inside)
+        gaps += abs(confident - right)
+    assert reliability(logits, y).error() == pytest.approx(gaps / count)
