@@ -19,7 +19,7 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path 
 PRACTICE = "docs/how-to/practice-files.md"
 MADE = {"practice-digits": 5, "practice-table": 3}  # files in each of its folders
 # What a page may have its reader type that this test does not run.
-ELSEWHERE = {"pip", "make", "git", "cd", "python", "export", "docker"}
+ELSEWHERE = {"pip", "pipx", "make", "git", "cd", "python", "export", "docker"}
 # Options of other programs that the pages name.
 FOREIGN = {"--no-deps"}
 
@@ -98,7 +98,7 @@ def parsed(block: Block) -> None:
     for command in block.commands():
         words = shlex.split(command.line)
         if words[0] == "prune-verify":
-            command_line().parse_args(words[1:])
+            command_line().parse_args(words[1 : words.index(">")] if ">" in words else words[1:])
         elif words[: len(CHECKER)] == CHECKER:
             with pytest.raises(SystemExit) as ended:
                 checker_main([*words[len(CHECKER) :], "--help"])

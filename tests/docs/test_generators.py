@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,9 @@ def test_the_picture_is_of_the_example() -> None:
     assert svg.startswith((b"<svg", b"<?xml"))
     assert b"forgotten" in svg
     assert b"patched" in svg
+
+
+def test_every_extra_is_on_the_page_of_installs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z]+)` \|", page, flags=re.MULTILINE)) == set(extras)
