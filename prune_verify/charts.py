@@ -50,7 +50,7 @@ class Axis:
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
-        """From 0 at the low end to 1 at the high end; values beyond are at the ends."""
+        """Where a value stands, from 0 at the low end to 1 at the high end; values beyond are at the ends."""
         inside = min(max(value, self.low), self.high)
         if self.logarithmic:
             return (log10(inside) - log10(self.low)) / ((log10(self.high) - log10(self.low)) or 1.0)
@@ -74,12 +74,12 @@ class Curve:
 
 
 def share_axis(words: str) -> Axis:
-    """An axis of shares from 0 to 1."""
+    """An axis of shares from 0 to 1, with words beside it."""
     return Axis(words, 0.0, 1.0, ((0.0, "0 %"), (0.25, "25 %"), (0.5, "50 %"), (0.75, "75 %"), (1.0, "100 %")))
 
 
 def log_axis(words: str, least: float) -> Axis:
-    """A logarithmic axis of shares from ``least`` (between 10^-6 and 10^-1) to 1, with a line at each power of ten."""
+    """A logarithmic axis, with words, of shares from ``least`` (10^-6 to 10^-1) to 1, a line at each power of ten."""
     first = min(max(floor(log10(least)) if least > 0 else -6, -6), -1)
     ticks = tuple((10.0**power, f"{100 * 10.0**power:g} %") for power in range(first, 1))
     return Axis(words, 10.0**first, 1.0, ticks, logarithmic=True)

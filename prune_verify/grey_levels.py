@@ -41,7 +41,15 @@ def picture_shape(shape: Sequence[int]) -> tuple[int, int] | None:
 
 
 def grey_levels(x: Floats, shape: tuple[int, int], low: float, high: float) -> Bytes:
-    """Grey levels 0..255 of a record; values outside [low, high] are cut, values that are no numbers are black."""
+    """Grey levels 0..255 of a record; values outside [low, high] are cut, values that are no numbers are black.
+
+    Args:
+        x: float32 [n], the record.
+        shape: height and width.
+        low: what becomes black.
+        high: what becomes white.
+
+    """
     span = high - low if high > low else 1.0
     scaled = (np.nan_to_num(x.astype(np.float64).reshape(shape), nan=low) - low) / span
     return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)

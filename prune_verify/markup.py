@@ -64,7 +64,7 @@ def text(value: object) -> Html:
 
 
 def said(value: object) -> Html:
-    """Foreign text, isolated so that right-to-left letters in it cannot reorder what stands beside it."""
+    """Foreign text (any value, as text), isolated: right-to-left letters in it cannot reorder what stands beside it."""
     return tag("bdi", text(value))
 
 
@@ -88,7 +88,7 @@ def tag(name: str, /, *children: Html, **attributes: str) -> Html:
 
 
 def joined(parts: Iterable[Html], separator: str = "") -> Html:
-    """Markup after markup."""
+    """The parts one after another, with a separator between."""
     return Html(separator.join(parts))
 
 
@@ -115,7 +115,16 @@ def cells(values: Iterable[Html], heads: Sequence[str] = (), *, numbers_from: in
 def table(
     caption: str, heads: Sequence[str], rows: Sequence[Html], *, numbers_from: int = 10**6, class_: str = ""
 ) -> Html:
-    """A table with a caption and column headings; its roles stand there in words, for where cells become blocks."""
+    """A table with a caption and column headings; its roles stand there in words, for where cells become blocks.
+
+    Args:
+        caption: what it shows.
+        heads: of the columns.
+        rows: each of them markup.
+        numbers_from: the first column of numbers.
+        class_: for style.
+
+    """
     kinds = ("n" if place >= numbers_from else "" for place in range(len(heads)))
     top = [tag("th", text(h), scope="col", class_=k, role="columnheader") for h, k in zip(heads, kinds, strict=True)]
     head = tag("thead", tag("tr", *top, role="row"), role="rowgroup")

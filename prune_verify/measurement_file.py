@@ -105,7 +105,7 @@ class MeasurementFile:
 
 
 def decimal_text(value: float, digits: int = 6) -> str:
-    """A finite number in plain decimal notation, rounded to so many significant digits, at most 40 after the point.
+    """A finite value in plain decimal notation, rounded to so many digits that count, at most 40 after the point.
 
     Raises:
         MalformedInputError: not finite, or 10^20 and more.
@@ -122,7 +122,16 @@ def decimal_text(value: float, digits: int = 6) -> str:
 def measured_row(
     name: str, value: float, interval: tuple[float, float] | None = None, note: str = "", *, digits: int = 6
 ) -> MeasuredRow:
-    """A row of floating-point numbers, rounded to so many significant digits."""
+    """A row of floating-point numbers, rounded to so many significant digits.
+
+    Args:
+        name: of the number.
+        value: finite.
+        interval: its ends, or None.
+        note: for the reader.
+        digits: significant ones that are kept.
+
+    """
     ends = None if interval is None else (decimal_text(interval[0], digits), decimal_text(interval[1], digits))
     return MeasuredRow(name, decimal_text(value, digits), ends, note)
 

@@ -20,7 +20,7 @@ DECIDES = (
     "goals", "trees", "proof", "minimality", "shift_minimality", "identity",
 )  # fmt: skip
 # Ratchets: they may fall, and a change that needs more says why in DECISIONS.md.
-MOST_TRUSTED = 13170
+MOST_TRUSTED = 13181
 MOST_DECIDING = 5030
 MOST_RULES = 400
 MOST_PER_FILE = 500

@@ -76,7 +76,26 @@ class RepairOptions(_Tables, _Work, total=False):
         seed: of everything that is drawn.
         progress: show a bar on standard error.
 
-    The others belong to one family, or to streams of requests: see ``prune-verify repair --help``.
+        site: of family ``box``: what gates read, ``input`` (default), ``relu-0``, ...
+        shifts: forget copies that are shifted by so many pixels as well.
+        image: ``HxW``, with ``shifts``: what picture a flat row is.
+        minimal: seconds of seeking the smallest coordinate set of each gate; True for the default.
+        redirect: ``misclassify`` (the label loses) or ``non-member``.
+        out_margins: npz file with margins [models, records] of networks that never saw the records.
+        non_members: records that the base never saw, instead.
+        redirect_key: file with the key of the draws.
+        clusters: of family ``linear-region``: gates for so many representatives only.
+        concept: of family ``learned``: the records are a sample of what is to go.
+        checkpoint: of family ``learned``: keep training here, and go on from it.
+        stream: begin a stream; later requests go onto its folder.
+        onto: folder of the stream to add this request to.
+        withdraw: references of requests to take back, with ``onto``.
+        test: records on which to count changed outputs, of streams.
+        most_patch_share: share of bytes at which a stream says that it is time to retrain.
+        most_latency: factor of the base's latency; likewise.
+        most_hits: share of test rows; likewise.
+        retrain_seconds: what retraining takes, for comparison.
+        prove_seconds: what certify took since, added up.
 
     """
 
@@ -116,7 +135,22 @@ class RepairOptions(_Tables, _Work, total=False):
 
 
 class RequestOptions(TypedDict, total=False):
-    """What is asked of a network that another tool has changed; see ``prune-verify request --help``."""
+    """What is asked of a network that another tool has changed, as in ``prune-verify request``.
+
+    Args:
+        forget_class: labels that must never be answered.
+        radius: of the forget balls, in input units.
+        retained_radius: of the retained balls.
+        margin: least margin of every forget claim, in logits.
+        delta: greatest change of a logit on retained balls, for claims ``retain_close``.
+        band: ends of the forgotten label's margin, for claims ``band``.
+        cover: separating coordinates per retained record, for claims ``minimality``.
+        claims: their kinds; by default ``forget`` and ``retain_label``.
+        arithmetic: ``binary32`` and ``real`` by default.
+        domain: ``(low, high)`` of all inputs, or a JSON file.
+        reference: opaque reference of the request.
+
+    """
 
     forget_class: int | Sequence[int]
     radius: Number
@@ -145,8 +179,17 @@ class CertifyOptions(RequestOptions, _Tables, _Work, total=False):
         days: validity from now.
         timeout: seconds of branch and bound, and of each solver query, for one record.
         workers: processes that prove.
-
-    The others are those of ``prune-verify certify --help``.
+        patch: ``patch.json``; by default the one beside the patched network.
+        commitment: of the training set, made before training.
+        commitment_openings: what opens it.
+        training: the training set as it was committed.
+        supersedes: an earlier certificate that this one replaces.
+        withdrawn: how many of its records and classes were taken back.
+        cross_check: how many forget claims auto_LiRPA bounds as well.
+        engine: what looks for slopes.
+        cluster: ``tcp://HOST:PORT`` of a Dask scheduler whose workers prove instead.
+        cache: folder for what was found, by content; a killed run goes on from it.
+        measurements: files that :func:`~prune_verify.api.measure` wrote; their numbers are stated, never proved.
 
     """
 
@@ -170,6 +213,7 @@ class CertifyOptions(RequestOptions, _Tables, _Work, total=False):
     workers: int
     cluster: str
     cache: PathLike
+    measurements: PathLike | Sequence[PathLike]
 
 
 class SignOptions(TypedDict, total=False):
@@ -190,7 +234,28 @@ class SignOptions(TypedDict, total=False):
 
 
 class _Inputs(_Tables, total=False):
-    """What a check reads beside certificate, trust store and policy."""
+    """What a check reads beside certificate, trust store and policy.
+
+    Args:
+        base: the network before.
+        patched: the deployed network.
+        forget: the forget set.
+        retain: the retained set.
+        evidence: folder; by default ``evidence/`` beside the certificate.
+        openings: by default ``openings.json`` beside the certificate.
+        commitment: of the training set, as you got it before training.
+        receipt: of data subjects, whose records must be among the forgotten ones.
+        supersedes: the certificate that this one replaces, as you hold it.
+        superseded_forget: its forget set.
+        superseded_openings: its openings.
+        challenge: the nonce that you gave the owner, in hex or as a file.
+        exact: compute every bound that decides in integers.
+        resolve_smt: solver of your own for what the owner left to z3.
+        at_time: judge validity at this time, ``YYYY-MM-DDTHH:MM:SSZ``.
+        insecure_skip_signature: show the rest, whoever signed; never more than UNDECIDED.
+        insecure_skip_time: show the rest, whatever the dates say; likewise.
+
+    """
 
     base: PathLike | bytes
     patched: PathLike | bytes
@@ -220,9 +285,13 @@ class VerifyOptions(_Inputs, total=False):
         forget: the forget set, where you may see it; without it the verdict is at most UNDECIDED.
         retain: the retained set; likewise.
         verdict_out: where to write a signed verdict for third parties, with ``auditor_key``.
-        report: where to write a report for people (HTML); ``report_json``: the same as data.
-
-    The others are those of ``prune-verify verify --help``.
+        auditor_key: the key that signs it.
+        passphrase_env: name of the environment variable with its passphrase or PIN.
+        report: where to write a report for people (HTML).
+        report_json: the same report as data.
+        test: held-out records for the report's table.
+        learning: learning curves for the report.
+        measurements: files for the report, besides those beside the certificate.
 
     """
 
@@ -233,6 +302,7 @@ class VerifyOptions(_Inputs, total=False):
     report_json: PathLike
     test: RecordsLike
     learning: PathLike
+    measurements: PathLike | Sequence[PathLike]
 
 
 class AuditOptions(_Inputs, total=False):
@@ -247,6 +317,18 @@ class AuditOptions(_Inputs, total=False):
         rate: requests per second; 0 for no limit.
         timeout: seconds for one request.
         progress: show a bar on standard error.
+        batch: queries in one request.
+        seed: 32 bytes in hex that the server must not know; by default fresh ones.
+        state: keep answers here; a killed audit goes on from it.
+        insecure_unverified_certificate: go on although the certificate is not VERIFIED.
+        input: name of the model's input.
+        output: name of the output with the logits.
+        label_output: name of an integer output with the label.
+        datatype: of inputs, where the server's metadata has none.
+        retries: after failures of transport.
+        headers: file with lines ``Name: value``, sent with every request.
+        ca: file with certificate authorities to believe.
+        proxy: URL of an HTTP proxy.
 
     """
 

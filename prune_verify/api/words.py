@@ -20,7 +20,9 @@ from prune_verify.checker.encoding import format_decimal
 
 __all__ = ["known_only", "parsed"]
 
-REPEATED = frozenset({"forget_class", "site", "withdraw", "receipt", "base"})
+REPEATED = frozenset(
+    {"forget_class", "site", "withdraw", "receipt", "base", "measurements", "against", "subgroup_column"}
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -155,10 +155,16 @@ class Judge:
                 raise ProofError(f"node {index}", "minuend of a padded gate", "below 2^100", "more")
 
     def note(self, lower: Floats, upper: Floats) -> None:
-        """Keep the width of the widest enclosure that was used, for the result."""
+        """Keep the width of the widest enclosure that was used, for the result.
+
+        Args:
+            lower: float64 [rows, labels], its one end.
+            upper: its other end.
+
+        """
         self.widest = max(self.widest, float((upper - lower).max(initial=0.0)))
 
     def tells(self, expected: Expected, logits: Floats, label: int) -> bool:
-        """Whether these logits and this label would be a deviation, as far as the endpoint serves them."""
+        """Whether these logits [labels] and this label would be a deviation, as far as the endpoint serves them."""
         served = Answer(tuple(logits.tolist()) if self.logits else None, label if self.labels else None)
         return expected.deviation(served) is not None

@@ -120,7 +120,7 @@ class Deck:
         }
 
     def kind(self, index: int) -> str:
-        """The kind of a query."""
+        """The kind of the query ``index``."""
         return KINDS[int(self._kinds[index])]
 
     def _generator(self, index: int) -> np.random.Generator:
@@ -132,7 +132,7 @@ class Deck:
         return self._drawn({PROBE: "elsewhere"}).get(PROBE)
 
     def draw(self, indices: Sequence[int]) -> Iterator[Challenge | None]:
-        """The challenges of some queries; None where none was found that the certified network can be held to."""
+        """The challenges of the queries ``indices``; None where none was found whose certified answer is certain."""
         found = self._drawn({index: self.kind(index) for index in indices})
         return (found.get(index) for index in indices)
 

@@ -95,7 +95,14 @@ def domain_box(domain: Domain, shape: Sequence[int]) -> Box:
 
 
 def ball(centre: Rows, radius: Fraction, inside: Box) -> Box:
-    """The least and greatest float32 numbers of a ball within a box: every point between them lies in both."""
+    """The least and greatest float32 numbers of a ball within a box: every point between them lies in both.
+
+    Args:
+        centre: float32 [n] or [rows, n].
+        radius: in input units.
+        inside: the box that it is cut to.
+
+    """
     reach, middle = float64_not_above(radius), centre.astype(np.float64)
     lower = _upwards(np.nextafter(middle - reach, np.inf))  # the difference may have been rounded outwards
     upper = -_upwards(-np.nextafter(middle + reach, -np.inf))

@@ -106,7 +106,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Read the address of a served model.
+    """Read the address of a served model from its text.
 
     Raises:
         MalformedInputError: not of the form, or with a password or a query in it.
@@ -163,14 +163,20 @@ class Wire:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered to one query; the numbers are exactly those that were sent."""
+    """What was answered to one query; the numbers are exactly those that were sent.
+
+    Args:
+        logits: of one query, where they are served.
+        label: likewise.
+
+    """
 
     logits: tuple[float, ...] | None = field(default=None)
     label: int | None = None
 
 
 def request_body(wire: Wire, rows: npt.NDArray[np.float32]) -> bytes:
-    """The JSON of one inference request; every float32 is written so that it is read back as the same number."""
+    """The JSON of one inference request for float32 rows [batch, *row]; each number is read back as the same number."""
     data = rows.astype(np.float64).reshape(-1).tolist()
     shape = [len(rows), *wire.row]
     tensor = {"name": wire.input_name, "shape": shape, "datatype": wire.datatype, "data": data}

@@ -46,6 +46,8 @@ class Tally:
     Args:
         confidence: of intervals.
         failure: what ended the audit early, or None.
+        counts: of outcomes by kind of region.
+        examples: of deviations, the first few.
 
     """
 

@@ -51,7 +51,7 @@ class State:
             replace_file(path, canonical_json(document), mode=0o600)
 
     def deviates(self, index: int, expected: str, got: str) -> None:
-        """Keep a deviation."""
+        """Keep a deviation of the query ``index``: what was ``expected``, and what the endpoint gave (``got``)."""
         self.outcomes[index] = expected[:_LONGEST], got[:_LONGEST]
 
 

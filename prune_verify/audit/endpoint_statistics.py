@@ -45,7 +45,14 @@ def upper_bound(deviations: int, trials: int, confidence: float) -> float:
 
 
 def clopper_pearson(deviations: int, trials: int, confidence: float) -> tuple[float, float]:
-    """The exact two-sided interval of a share (Clopper and Pearson); (0, 1) without a trial."""
+    """The exact two-sided interval of a share (Clopper and Pearson); (0, 1) without a trial.
+
+    Args:
+        deviations: how often it happened.
+        trials: of how many.
+        confidence: between 0 and 1.
+
+    """
     tail = (1 - confidence) / 2
     lower = 0.0 if deviations == 0 else float(betaincinv(deviations, trials - deviations + 1, tail))
     return lower, upper_bound(deviations, trials, 1 - tail)

@@ -31,7 +31,7 @@ _SCHEMES = {"ed25519": "ed25519", "ecdsa-p256": "ecdsa-sha2-nistp256"}
 
 
 def is_uri(text: str) -> bool:
-    """Whether a key is named by a URI and not by a file."""
+    """Whether a text names a key by URI and not by file."""
     return _URI.match(text) is not None and not Path(text).exists()
 
 

@@ -33,6 +33,9 @@ _MOST_BYTES = 2**22
 def keygen_command(options: argparse.Namespace) -> Said:
     """Run ``keygen``.
 
+    Returns:
+        Exit code 0, text, and the object for ``--json``.
+
     Raises:
         CheckError: an option does not fit, or the token does not show the key.
         OSError: a file exists, or cannot be written.
@@ -56,6 +59,9 @@ def keygen_command(options: argparse.Namespace) -> Said:
 def sign_command(options: argparse.Namespace) -> Said:
     """Run ``sign``.
 
+    Returns:
+        Exit code 0, text, and the object for ``--json``.
+
     Raises:
         CheckError: a file or key cannot be used.
         OSError: the certificate exists, or cannot be written.
@@ -69,6 +75,9 @@ def sign_command(options: argparse.Namespace) -> Said:
 
 def trust_command(options: argparse.Namespace) -> Said:
     """Run ``trust``.
+
+    Returns:
+        Exit code 0, text, and the object for ``--json``.
 
     Raises:
         CheckError: a file or option cannot be used; the store is as it was.
@@ -132,6 +141,9 @@ def _said(changed: Changed, what: str) -> Said:
 
 def challenge_command(options: argparse.Namespace) -> Said:
     """Run ``challenge``.
+
+    Returns:
+        Exit code 0, text, and the object for ``--json``.
 
     Raises:
         CheckError: a note that cannot be used.

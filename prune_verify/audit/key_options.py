@@ -17,7 +17,13 @@ Adder = Callable[[str, str], argparse.ArgumentParser]
 
 
 def add_secret(parser: argparse.ArgumentParser, what: str) -> None:
-    """The option that says where a passphrase or PIN comes from, for every verb that reads a private key."""
+    """The option that says where a passphrase or PIN comes from, for every verb that reads a private key.
+
+    Args:
+        what: it is, in words.
+        parser: of the verb.
+
+    """
     parser.add_argument(
         "--passphrase-env", metavar="NAME", help=f"environment variable with the {what} (default: ask at the terminal)"
     )

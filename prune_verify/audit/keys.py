@@ -29,7 +29,12 @@ _MOST_STATEMENT_BYTES = 2**26
 
 @dataclass(frozen=True)
 class MadeKey:
-    """A key pair that was written; the private half is None where a token or a key service holds it."""
+    """The files of a key pair that was written, private and public, and its ``keyid``.
+
+    The private half is None where a token or a key service holds it.
+
+    ``keyid`` is the digest of the public half.
+    """
 
     private: Path | None
     public: Path

@@ -36,7 +36,13 @@ def _symbol(interval: Interval) -> tuple[str, str]:
 
 
 def edge_words(interval: Interval, shape: tuple[int, int] | None) -> str:
-    """What a gate asks of one coordinate, such as ``row 3 column 5 at least 0.4``."""
+    """What a gate asks of one coordinate, such as ``row 3 column 5 at least 0.4``.
+
+    Args:
+        interval: of the gate.
+        shape: height and width of the picture, or None for no picture.
+
+    """
     row, column = divmod(interval.coordinate, shape[1]) if shape else (0, 0)
     place = f"row {row + 1} column {column + 1}" if shape else f"number {interval.coordinate}"
     if interval.low is not None and interval.high is not None:

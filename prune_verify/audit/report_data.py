@@ -84,7 +84,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """A file as it was read: name, SHA-256 (hex) and size in bytes."""
+    """A file as it was read: name, SHA-256 (hex) and size in bytes.
+
+    Args:
+        name: of the file.
+        sha256: of its bytes.
+        size: in bytes.
+
+    """
 
     name: str
     sha256: str

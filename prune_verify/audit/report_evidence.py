@@ -72,7 +72,7 @@ def _figure(record: PicturedRecord, shape: tuple[int, int], span: tuple[float, f
 
 
 def change_in_points(row: Accuracy) -> str:
-    """The change of a share in percentage points, with a sign; ``0`` for none."""
+    """The change of a row of the table in percentage points, with a sign; ``0`` for none."""
     change = 100 * (row.after - row.before) / row.count if row.count else 0.0
     return f"{change:+.2f}".replace("-", "\u2212") if row.after != row.before else "0"
 

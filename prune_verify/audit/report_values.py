@@ -61,7 +61,7 @@ EVALUATED = "evaluated on the files for this report; examples and counts, not pr
 
 
 def at(value: object, *keys: str) -> object:
-    """A member of nested mappings, or None."""
+    """The member of a nested value that ``keys`` lead to, or None."""
     for key in keys:
         if not isinstance(value, Mapping):
             return None
@@ -83,19 +83,19 @@ def radii(data: ReportData, kinds: Sequence[str]) -> list[str]:
 
 
 def items_of(value: object) -> list[object]:
-    """A list member, or nothing."""
+    """The items of a value that is a list, or nothing."""
     return list(value) if isinstance(value, list | tuple) else []
 
 
 def member_name(key: str) -> Html:
-    """A member's name in words: known ones from the table, others split at their capitals."""
+    """The name of the member ``key`` in words: known ones from the table, others split at their capitals."""
     if key in _NAMES:
         return text(_NAMES[key])
     return said("".join(f" {c.lower()}" if c.isupper() and c.isascii() else c for c in key).strip().capitalize())
 
 
 def shown(value: object, depth: int = 0) -> Html:
-    """Any JSON value of the certificate, in full but bounded."""
+    """Any JSON value of the certificate, in full but bounded; ``depth`` of nesting so far."""
     if value is None or value == "":
         return tag("span", text("not stated" if value is None else "empty"), class_="zero")
     if isinstance(value, bool):
@@ -123,18 +123,18 @@ def shown(value: object, depth: int = 0) -> Html:
 
 
 def more(count: int) -> list[Html]:
-    """The last item of a list that was cut, or nothing."""
+    """The last item of a list that was cut by ``count``, or nothing."""
     return [tag("li", text(f"and {count - MOST_ITEMS:,} more"))] if count > MOST_ITEMS else []
 
 
 def facts(caption: str, pairs: Sequence[tuple[Html, Html]]) -> Html:
-    """A table of two columns: a name and its value."""
+    """A table of two columns with a caption: pairs of a name and its value."""
     heads = ("What", "Value")
     return table(caption, heads, [cells(pair, heads) for pair in pairs], class_="facts")
 
 
 def limited(rows: Sequence[T], matters: Callable[[T], bool]) -> tuple[list[T], int, int]:
-    """At most 500 rows, those that matter first chosen, in their order; how many are left out, and of them matter."""
+    """At most 500 rows in their order, those for which ``matters`` first; how many are left out, and of them matter."""
     if len(rows) <= _MOST_ROWS:
         return list(rows), 0, 0
     ranked = sorted(range(len(rows)), key=lambda i: (not matters(rows[i]), i))
@@ -143,12 +143,12 @@ def limited(rows: Sequence[T], matters: Callable[[T], bool]) -> tuple[list[T], i
 
 
 def source(words: str, data: ReportData | None = None) -> Html:
-    """Where a section comes from; with ``data``, also whether anybody signed for it."""
+    """Where a section comes from, in ``words``; with ``data``, also whether anybody signed for it."""
     unsigned = data is not None and not data.verdict.payload_sha256
     tail = " No signature was accepted, so it is not known who stated it." if unsigned else ""
     return tag("p", tag("b", text("Source: ")), text(words + tail), class_="source")
 
 
 def chip(tone: str, words: str) -> Html:
-    """A short coloured and worded mark."""
+    """A short mark in ``words``, coloured by its ``tone``."""
     return tag("span", text(words), class_=f"chip {tone}")

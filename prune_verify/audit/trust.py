@@ -66,7 +66,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Validity:
-    """From when to when a key counts; None: as it is, or by default from a year ago to the end of the store."""
+    """From when and until when a key counts: ``not_before`` and ``not_after``, None where the store says it."""
 
     not_before: datetime | None = None
     not_after: datetime | None = None
@@ -249,6 +249,12 @@ def trust_revoke(
 def trust_threshold(trust: Path, role: str, threshold: int, *, policy: Path | None = None) -> Changed:
     """Say how many different keys of a role have to sign.
 
+    Args:
+        trust: the store.
+        role: of the keys.
+        threshold: how many, at least 1.
+        policy: whose least version is raised, or None.
+
     Raises:
         MalformedInputError: no such role, or not from 1 to 16.
 
@@ -263,6 +269,11 @@ def trust_threshold(trust: Path, role: str, threshold: int, *, policy: Path | No
 def trust_renew(trust: Path, days: int, *, policy: Path | None = None) -> Changed:
     """Let the store itself be valid for so many days from now; its keys keep their own times.
 
+    Args:
+        trust: the store.
+        days: from now.
+        policy: whose least version is raised, or None.
+
     Raises:
         MalformedInputError: not from 1 to 36525 days.
 
@@ -271,7 +282,7 @@ def trust_renew(trust: Path, days: int, *, policy: Path | None = None) -> Change
 
 
 def trust_show(trust: Path) -> str:
-    """The store for a person: its version and digest, the thresholds, a line for each key.
+    """The store ``trust`` for a person: its version and digest, the thresholds, a line for each key.
 
     Raises:
         CheckError: it cannot be used.

@@ -47,7 +47,7 @@ _ROLE = "auditor"
 
 @dataclass(frozen=True)
 class VerdictWriter:
-    """A key and a free place for one verdict, looked at before a check that may take long."""
+    """A key, its ``keyid`` and a free place for one verdict, looked at before a check that may take long."""
 
     path: Path
     key: PrivateKey

@@ -81,7 +81,7 @@ class VerdictStatement:
     version: str
 
     def digest(self, name: str) -> str | None:
-        """SHA-256 of a file that the checker read (``certificate``, ``trust``, ``policy``, ``base``, ``patched``)."""
+        """SHA-256 of the file of this name, ``certificate``, ``trust``, ``policy``, ``base`` or ``patched``."""
         return dict(self.verdict.digests).get(name)
 
 

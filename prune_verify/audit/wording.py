@@ -228,18 +228,18 @@ def claim_sentence(kind: str, stated: dict[str, object]) -> str:
 
 
 def arithmetic_words(name: str) -> str:
-    """What an arithmetic means."""
+    """What the arithmetic of this name means."""
     return _ARITHMETIC.get(name, name)
 
 
 def region_words(region: str) -> str:
-    """Where a claim holds, from the checker's own phrase."""
+    """Where a claim holds, from the region in the checker's own phrase."""
     kind, _, radius = region.rpartition(" ")
     return f"within {radius} in every number" if kind == "ball linf" else region
 
 
 def method_words(name: str) -> str:
-    """What a proof method is."""
+    """What the proof method of this name is."""
     return _METHODS.get(name, name)
 
 
@@ -270,5 +270,5 @@ def code_sentence(code: str) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share in percent with two digits, or a dash for a share of nothing."""
+    """``part`` of the ``whole`` in percent with two digits, or a dash for a share of nothing."""
     return f"{100 * part / whole:.2f} %" if whole else "\u2013"

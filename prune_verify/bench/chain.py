@@ -53,7 +53,7 @@ class UnmetError(BenchError):
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds and peak resident MiB of one process."""
+    """Wall seconds and peak resident memory (``mebibytes``) of one process."""
 
     seconds: float
     mebibytes: float
@@ -113,7 +113,15 @@ class Links:
 
 
 def timed(words: Sequence[str | Path]) -> tuple[Cost, int, str]:
-    """Run one verb in a process of its own: cost, exit code, standard output."""
+    """Run one verb, the words of a command line, in a process of its own.
+
+    Returns:
+        Its cost, exit code and standard output.
+
+    Raises:
+        BenchError: the process was killed, or ended without an answer.
+
+    """
     command = [sys.executable, "-m", "prune_verify.cli", *(str(word) for word in words)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         start = time.monotonic()
@@ -235,7 +243,7 @@ def _session(path: Path):  # type: ignore[no-untyped-def] # noqa: ANN202 - onnxr
 
 
 def answers_of(path: Path, x: Floats) -> Floats:
-    """What onnxruntime answers on rows: float32 [rows, labels]."""
+    """What onnxruntime answers on rows x [rows, *input_shape]: float32 [rows, labels]."""
     session = _session(path)
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: x[start : start + 1000]})[0] for start in range(0, len(x), 1000)])
@@ -247,7 +255,15 @@ def accuracy_of(path: Path, task: Task) -> float:
 
 
 def latency_of(base: Path, patched: Path, x: Floats, batch: int) -> float:
-    """Median patched time over median base time; the runs alternate, so that the machine's moods hit both."""
+    """Median patched time over median base time; the runs alternate, so that the machine's moods hit both.
+
+    Args:
+        base: the file.
+        patched: the file.
+        x: float32 [rows, *input_shape].
+        batch: rows of one call.
+
+    """
     sessions = [_session(base), _session(patched)]
     rows = np.ascontiguousarray(x[:batch])
     feeds = [{session.get_inputs()[0].name: rows} for session in sessions]

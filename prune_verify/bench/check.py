@@ -41,7 +41,18 @@ HEADER = (
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One instance: proved and checked."""
+    """One instance: proved and checked.
+
+    Args:
+        instance: its name.
+        arithmetic: of the claim.
+        leaves: of the split tree.
+        size: of the proof, in bytes.
+        prove: seconds.
+        check: seconds.
+        proved: whether it was.
+
+    """
 
     instance: str
     arithmetic: str

@@ -56,7 +56,7 @@ class Bench:
     radii: tuple[str, str] = ("0.004", "0.002")
 
     def split(self, forget: int, most: int | None = None) -> dict[str, Labels]:
-        """Rows to forget, and all the others (or so many) that equal none of them."""
+        """Rows to forget, and all the others (or ``most`` of them) that equal none of them."""
         order = np.random.default_rng(SEED).permutation(len(self.task.y))
         chosen = np.sort(order[:forget])
         twins = {self.task.x[row].tobytes() for row in chosen}
@@ -79,7 +79,7 @@ def proved(links: Links, kind: str) -> str:
 
 
 def measured(bench: Bench, links: Links, forget: Labels) -> Cells:
-    """What every family is asked on its deployed file."""
+    """What every family is asked on its deployed file, about the records that it is to forget [rows]."""
     base, patched = links.folder / "base.onnx", links.folder / "patched.onnx"
     answers = answers_of(patched, bench.task.x[forget]).argmax(axis=1)
     share = (patched.stat().st_size - base.stat().st_size) / base.stat().st_size

@@ -32,7 +32,7 @@ def aligned(rows: Sequence[Cells], only: Sequence[str] = ()) -> list[str]:
 
 
 def csv_bytes(rows: Sequence[Cells]) -> bytes:
-    """The same as csv, in UTF-8."""
+    """The same rows as csv, in UTF-8."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, _names(rows))
     writer.writeheader()

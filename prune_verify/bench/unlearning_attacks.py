@@ -72,7 +72,7 @@ class Attacked:
     others: Mapping[str, Doubles]
 
     def auc(self, attack: str) -> Estimate:
-        """How often a forgotten record scores above a judged one."""
+        """How often an attack scores a forgotten record above a judged one."""
         return auc(self.members[attack], self.others[attack])
 
     def cells(self) -> dict[str, object]:
@@ -135,7 +135,7 @@ class Attacker:
 
 
 def mean_auc(found: Sequence[Attacked], attack: str) -> Estimate:
-    """The mean over networks that are attacked about the same records.
+    """The mean over networks found, each under this attack, that are attacked about the same records.
 
     Records are what was sampled, and the networks share them: the interval is as wide as that of one network on
     average, and not narrower by the root of their number.
@@ -148,5 +148,5 @@ def mean_auc(found: Sequence[Attacked], attack: str) -> Estimate:
 
 
 def interval_text(found: Estimate | None) -> str:
-    """A value with its interval, or n/a."""
+    """A value that was found with its interval, or n/a."""
     return "n/a" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

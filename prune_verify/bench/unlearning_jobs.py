@@ -224,6 +224,9 @@ class Jobs:
             jobs: with bases before what is made of them.
             workers: processes at a time.
 
+        Returns:
+            Each job as it is done.
+
         """
         missing = [jobs[place] for place in self.store.missing([self.key(job) for job in jobs])]
         yield from (job for job in jobs if job not in set(missing))
@@ -264,7 +267,7 @@ def _load_weights(network: nn.Sequential, onnx: bytes) -> None:
 
 
 def logits_of(onnx: bytes, rows: Floats) -> Floats:
-    """What onnxruntime answers, on one thread: float32 [rows, labels]."""
+    """What onnxruntime answers for a file (``onnx``) on rows [rows, *input_shape], on one thread: [rows, labels]."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

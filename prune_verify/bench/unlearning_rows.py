@@ -38,12 +38,12 @@ NA = "n/a"
 
 
 def retrain_seeds(count: int) -> range:
-    """Seeds of the retrained networks that ensembles are compared with."""
+    """Seeds of the retrained networks, ``count`` of them, that ensembles are compared with."""
     return range(_RETRAINED, _RETRAINED + count)
 
 
 def control_seeds(count: int) -> range:
-    """Seeds of the retrained networks that have rows, and are the control of the attacks."""
+    """Seeds of the retrained networks, ``count`` of them, that have rows, and are the control of the attacks."""
     return range(_CONTROL, _CONTROL + count)
 
 
@@ -136,7 +136,7 @@ class Rows:
         }
 
     def attack_ensemble(self, method: str, seeds: range, say: Say) -> None:
-        """LiRA and the two-sided attack on each network of an ensemble, and all of them beside retrained ones."""
+        """LiRA and the two-sided attack on each network of a method and its seeds, and all beside retrained ones."""
         say(f"{self.study.name}: attacks on {len(seeds)} networks of {method}")
         forget, judged = self._indices("forget"), self._indices("judged")[:_JUDGED_BY_MANY]
         logits = [self.jobs.logits(Job(method, seed)) for seed in seeds]

@@ -81,7 +81,7 @@ class Size:
 
 
 def sizes(*, quick: bool) -> dict[str, Size]:
-    """By data set; fewer rows need more passes to be learned by heart."""
+    """By data set, quick or full; fewer rows need more passes to be learned by heart."""
     if quick:
         return {
             "digits": Size(*_DIGITS, (64, 32), 200, 64, 32, 2, 20),
@@ -135,7 +135,7 @@ class Study:
         return (self.x.shape[1], *self.size.hidden, self.labels)
 
     def part(self, which: str) -> slice:
-        """Rows: ``forget``, ``retain``, ``train``, ``judged``, ``pool`` or ``population``."""
+        """Rows of the part ``which``: ``forget``, ``retain``, ``train``, ``judged``, ``pool`` or ``population``."""
         size = self.size
         pool = size.train + size.judged
         return {
@@ -148,7 +148,7 @@ class Study:
         }[which]
 
     def rows(self, which: str | Labels) -> Rows:
-        """The same as records, or those of some indices."""
+        """The part ``which`` as records, or those of some indices [n]."""
         chosen = self.part(which) if isinstance(which, str) else which
         return Rows(self.x[chosen], self.y[chosen])
 
@@ -178,7 +178,7 @@ def _study(data: DataSet, size: Size, radii: Radii) -> Study:
 
 
 def studies(data: Path | None, by_name: dict[str, Size]) -> list[Study]:
-    """Digits, and MNIST and Adult where the folder has them."""
+    """Digits, and MNIST and Adult where the folder ``data`` has them; sizes stand in ``by_name``."""
     from prune_verify.measure.datasets import adult, digits, mnist
 
     found = [_study(digits(), by_name["digits"], (_WIDE, _NARROW, _NARROW))]

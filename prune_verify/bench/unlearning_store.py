@@ -57,7 +57,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> bytes | None:
-        """The content, or None where it is not there or not whole."""
+        """The content under a key, or None where it is not there or not whole."""
         try:
             found = (self.folder / key).read_bytes()
         except FileNotFoundError:
@@ -66,11 +66,11 @@ class Store:
         return content if hashlib.sha256(content).digest() == own else None
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep a content; a reader finds the whole of it or none."""
+        """Keep a content under a key; a reader finds the whole of it or none."""
         replace_file(self.folder / key, hashlib.sha256(content).digest() + content)
 
     def made(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """The content, made where it is missing."""
+        """The content under a key; ``make`` makes it where it is missing."""
         found = self.get(key)
         if found is None:
             found = make()
@@ -83,7 +83,7 @@ class Store:
 
 
 def outcome_bytes(outcome: Outcome, peak: float | None) -> bytes:
-    """An outcome with the MB of memory that it took, as npz."""
+    """An outcome with the MB of memory that it took at its peak, as npz."""
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -98,7 +98,7 @@ def outcome_bytes(outcome: Outcome, peak: float | None) -> bytes:
 
 
 def outcome_of(content: bytes) -> tuple[Outcome, float | None]:
-    """The same back."""
+    """The outcome back from its content."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         bits, peak = int(found["bits"]), float(found["peak"])
         outcome = Outcome(

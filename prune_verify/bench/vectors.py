@@ -77,13 +77,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Suite:
-    """The answers to one file or folder of vectors."""
+    """One public suite by name, with our answers to its vectors."""
 
     name: str
     answers: tuple[Answer, ...]
 
     def count(self, expected: str, *, accepted: bool) -> int:
-        """How many vectors were answered so."""
+        """How many vectors were expected to be so and accepted or not."""
         return sum(1 for a in self.answers if a.expected == expected and a.accepted == accepted)
 
     def text(self) -> str:

@@ -94,12 +94,20 @@ class Bounded:
         return [m for m in self._module.modules() if type(m).__name__ == "BoundRelu"]
 
     def run(self, x: Tensor) -> None:
-        """Evaluate; the ReLUs then have their values."""
+        """Evaluate x [batch, *input_shape]; the ReLUs then have their values."""
         with _library_call("evaluate the network"), torch.no_grad():
             self._module(x)
 
     def lower(self, objective: Tensor, lower: Tensor, upper: Tensor, method: Method) -> Tensor:
-        """Lower bounds [batch, rows] of ``objective`` [batch, rows, outputs] on boxes; has gradients if trainable."""
+        """Lower bounds [batch, rows] of ``objective`` [batch, rows, outputs] on boxes; has gradients if trainable.
+
+        Args:
+            objective: [batch, rows, outputs].
+            lower: [batch, *input_shape], least inputs.
+            upper: [batch, *input_shape], greatest inputs.
+            method: of the library.
+
+        """
         with _library_call("bound the network"):
             found: Tensor = self._module.compute_bounds(
                 x=(self._box(lower, upper),), C=objective, method=method, bound_upper=method == "ibp"
@@ -107,7 +115,15 @@ class Bounded:
         return found
 
     def optimised(self, objective: Tensor, lower: Tensor, upper: Tensor, iterations: int) -> Tensor:
-        """Lower bounds after optimising the last layer's slopes, over the intermediate bounds of the call before."""
+        """Lower bounds after optimising the last layer's slopes, over the intermediate bounds of the call before.
+
+        Args:
+            objective: [batch, rows, outputs].
+            lower: [batch, *input_shape], least inputs.
+            upper: [batch, *input_shape], greatest inputs.
+            iterations: of the optimiser.
+
+        """
         inputs = [relu.inputs[0] for relu in self.relus()]
         # 0.7 bounds no neuron that the objective does not reach
         fixed = {

@@ -63,7 +63,15 @@ class Reshaped(nn.Module):
 
 
 class Affine(nn.Module):
-    """x -> W x + b on flattened rows; weight [out, in], bias [out] or None, result [batch, *shape]."""
+    """x -> W x + b on flattened rows, [batch, *shape].
+
+    Args:
+        weight: float64 [out, in].
+        bias: float64 [out] or None.
+        shape: of a row of the result.
+        dtype: of the parameters.
+
+    """
 
     def __init__(self, weight: Doubles, bias: Doubles | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__()
@@ -79,7 +87,7 @@ class Affine(nn.Module):
 
 
 class Select(nn.Module):
-    """Chosen numbers of flattened rows, each at most once, as [batch, *shape]."""
+    """Chosen numbers of flattened rows, at ``index`` [n], each at most once, as [batch, *shape]."""
 
     def __init__(self, index: Ints, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -94,7 +102,10 @@ class Select(nn.Module):
 
 
 class Scaled(nn.Module):
-    """x -> scale x + shift, number by number; either [*shape] or None (a batch axis of 1 would confuse auto_LiRPA)."""
+    """x -> scale x + shift, number by number, in ``dtype``.
+
+    Either is [*shape] or None (a batch axis of 1 would confuse auto_LiRPA).
+    """
 
     def __init__(self, scale: Doubles | None, shift: Doubles | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -108,21 +119,33 @@ class Scaled(nn.Module):
 
 
 def alone(node: Node, source_shape: tuple[int, ...], *, bias: bool) -> Network:
-    """The node as a network of its own, with or without its bias."""
+    """The node as a network of its own, with or without its bias.
+
+    Args:
+        node: any.
+        source_shape: per-row shape of its input.
+        bias: keep the bias.
+
+    """
     arrays = {name: array for name, array in node.arrays.items() if bias or name != "bias"}
     return Network((Node("Input", (), source_shape), Node(node.op, (0,), node.shape, node.ints, arrays)), 1)
 
 
 def index_map(node: Node, source_shape: tuple[int, ...]) -> Ints:
-    """Where each number of a node that only moves numbers comes from: flat source indices, flattened."""
+    """Where each number of a node that only moves numbers of ``source_shape`` comes from: flat source indices."""
     places = np.arange(size_of(source_shape), dtype=np.float64).reshape(1, *source_shape)  # whole numbers stay exact
     return evaluate_all(alone(node, source_shape, bias=True), places)[1].reshape(-1).astype(np.int64)
 
 
 def candidates(node: Node, source_shape: tuple[int, ...]) -> Ints:
-    """Flat source indices [candidates, size of the result] over which ``ReduceMax`` or ``MaxPool`` takes the maximum.
+    """Flat source indices [candidates, size of the result] among which ``ReduceMax`` or ``MaxPool`` finds its maximum.
 
     Padding of a pool is never the greatest: a padded place stands for another place of its window.
+
+    Args:
+        node: of one of these operators.
+        source_shape: per-row shape of its input.
+
     """
     places = np.arange(size_of(source_shape), dtype=np.int64).reshape(source_shape)
     if node.op == "ReduceMax":
@@ -144,6 +167,11 @@ def _require_matrix(what: str, columns: int, rows: int) -> None:
 def matrix(node: Node, source_shape: tuple[int, ...], dtype: torch.dtype) -> Affine:
     """Any linear node as a matrix: its own weight where it is one, else its values on unit rows.
 
+    Args:
+        node: any linear one.
+        source_shape: per-row shape of its input.
+        dtype: of the weight.
+
     Raises:
         UnsupportedNetworkError: the matrix would have more than 2^26 numbers.
 
@@ -163,6 +191,12 @@ def matrix(node: Node, source_shape: tuple[int, ...], dtype: torch.dtype) -> Aff
 
 def index_layer(index: Ints, source_shape: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
     """A layer that puts the source's number ``index[i]`` at place i of ``shape``.
+
+    Args:
+        index: int64 [n], flat source indices.
+        source_shape: per-row shape of the source.
+        shape: of the result.
+        dtype: of a weight, where there is one.
 
     Raises:
         UnsupportedNetworkError: the map repeats a place and its matrix would have more than 2^26 numbers.

@@ -93,7 +93,7 @@ class TorchNetwork(nn.Module):
         return dict(self._steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [batch, labels] of rows [batch, *input_shape]."""
+        """Logits [batch, labels] of rows x [batch, *input_shape]."""
         values = {0: x}
         for index, step in self._steps:
             values[index] = step(values)

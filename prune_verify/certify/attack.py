@@ -31,14 +31,14 @@ _CELLS = 2**22
 
 
 def inner_box(low: Floats, high: Floats) -> tuple[Singles, Singles]:
-    """The greatest box of float32 numbers within one of float64 numbers; empty where low exceeds high."""
+    """The greatest box of float32 numbers within one of float64 numbers [...]; empty where low exceeds high."""
     one, other = low.astype(np.float32), high.astype(np.float32)
     one = np.where(one < low, np.nextafter(one, np.float32(np.inf)), one)
     return one, np.where(other > high, np.nextafter(other, np.float32(-np.inf)), other)
 
 
 def gaps_at(goals: Goals, records: Rows, x: Singles) -> Floats:
-    """How far each clause holds at one point of each record, in float32: [records, clauses]; below 0: it fails."""
+    """How far each clause holds at points x [records, *input_shape]: float32 [records, clauses]; below 0: it fails."""
     objectives, least = goals.constraint(records)
     logits = evaluate(goals.network, x).astype(np.float64)
     found: Floats = (np.einsum("rcal,rl->rca", objectives, logits) - least).max(axis=2)
@@ -61,7 +61,7 @@ class Attack:
     seed: int = 0
 
     def run(self, goals: Goals, records: Rows) -> dict[int, Singles]:
-        """Points [*input_shape] of the boxes at which some clause fails, by record; none where none was found."""
+        """Points [*input_shape] of the boxes of these records at which some clause fails; none where none was found."""
         found: dict[int, Singles] = {}
         try:
             module = _module(goals.network)

@@ -108,7 +108,16 @@ def _bytes(array: Floats) -> bytes:
 def chunks(
     goals: Goals, kind: str, limits: Limits, engine: Callable[[Network], Engine], size: int = _RECORDS
 ) -> Iterator[Chunk]:
-    """The goals in pieces, made as they are asked for."""
+    """The goals in pieces, made as they are asked for.
+
+    Args:
+        goals: all of them.
+        kind: of the claim.
+        limits: of the search for one record.
+        engine: makes what looks for slopes.
+        size: records of a piece.
+
+    """
     for start in range(0, goals.records, size):
         records = np.arange(start, min(start + size, goals.records))
         low, high = goals.boxes(records)
@@ -136,7 +145,7 @@ def job_of(chunk: Chunk) -> Job:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What became of a piece.
+    """What became of a piece; arrays [records].
 
     Args:
         proof: of its goals.

@@ -193,6 +193,9 @@ def decide_all(problem: Problem, claims: list[Claim], *, effort: Effort, progres
         effort: how proofs are looked for.
         progress: called with a name, steps done and steps in all.
 
+    Returns:
+        Every claim of the request with its outcome, in order.
+
     Raises:
         CheckError: a claim cannot hold as it stands.
 

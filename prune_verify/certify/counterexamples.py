@@ -47,7 +47,7 @@ class Runner:
         (self._input,) = self._session.get_inputs()
 
     def logits(self, x: Singles) -> Singles:
-        """The logits of one input [*input_shape], flattened."""
+        """The logits of one input x [*input_shape], flattened."""
         fixed = [n if isinstance(n, int) else None for n in self._input.shape]
         shape = (1, *x.shape)
         if len(fixed) == x.ndim and None not in fixed:  # a file without a batch axis
@@ -122,7 +122,15 @@ def claim_fails(claim: Claim, label: int, base: Ends, patched: Ends) -> bool:
 
 
 def in_region(x: Singles, center: Singles, radius: Fraction, domain: Domain) -> bool:
-    """Whether a point lies in a closed ball, cut to the domain; exactly."""
+    """Whether a point lies in a closed ball, cut to the domain; exactly.
+
+    Args:
+        x: float32 [*input_shape].
+        center: float32 [*input_shape].
+        radius: in input units.
+        domain: D.
+
+    """
     for place, (value, middle) in enumerate(zip(x.reshape(-1).tolist(), center.reshape(-1).tolist(), strict=True)):
         low, high = domain.interval(place)
         one = Fraction(value)
@@ -132,7 +140,16 @@ def in_region(x: Singles, center: Singles, radius: Fraction, domain: Domain) -> 
 
 
 def refuted_over_the_reals(claim: Claim, label: int, base: Network, patched: Network, x: Singles) -> bool:
-    """Whether a claim fails at a point in exact arithmetic."""
+    """Whether a claim fails at a point in exact arithmetic.
+
+    Args:
+        label: of the record.
+        x: float32 [*input_shape], the point.
+        claim: of the certificate.
+        base: the network.
+        patched: the network.
+
+    """
     point = x[np.newaxis].astype(np.float64)
     try:
         ends = []
@@ -145,7 +162,7 @@ def refuted_over_the_reals(claim: Claim, label: int, base: Network, patched: Net
 
 
 def clamped(case: Case, x: Singles) -> Singles:
-    """The float32 point of a case's box that is nearest to ``x``, number by number, exactly inside where one is."""
+    """The float32 point of a case's box that is nearest to ``x`` [n], number by number, exactly inside where one is."""
     found = []
     for low, value, high in zip(case.lower, x.reshape(-1).tolist(), case.upper, strict=True):
         one = np.float32(value)
@@ -162,7 +179,7 @@ def clamped(case: Case, x: Singles) -> Singles:
 
 
 def property_holds_at(cases: Sequence[Case], x: Singles, y: Singles) -> bool:
-    """Whether an input and its outputs meet one of a property's cases, exactly: then the property is ``sat``."""
+    """Whether inputs x and outputs y, both flat [n], meet one of a property's cases, exactly: then it is ``sat``."""
     inputs, outputs = [Fraction(float(v)) for v in x.reshape(-1)], [Fraction(float(v)) for v in y.reshape(-1)]
     for case in cases:
         inside = all(low <= v <= high for low, v, high in zip(case.lower, inputs, case.upper, strict=True))

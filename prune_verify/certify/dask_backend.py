@@ -27,7 +27,16 @@ class Backend(DaskDistributedBackend):  # type: ignore[misc, unused-ignore]  # j
     """
 
     def submit(self, func: object, callback: Callable[[object], None]) -> Future[object]:
-        """Give a task to the cluster; ``callback`` is called also when it comes to nothing."""
+        """Give a task to the cluster; ``callback`` is called also when it comes to nothing.
+
+        Args:
+            func: without arguments.
+            callback: called with the task.
+
+        Returns:
+            The task to come.
+
+        """
 
         def failed(future: Future[object]) -> None:
             error = future.exception()
@@ -39,7 +48,12 @@ class Backend(DaskDistributedBackend):  # type: ignore[misc, unused-ignore]  # j
         return submitted
 
     def retrieve_result_callback(self, out: Any) -> list[object]:  # noqa: ANN401 - joblib has no annotations
-        """The results of a batch (of one task), None for one that killed its workers."""
+        """The results ``out`` of a batch (of one task), None for one that killed its workers.
+
+        Raises:
+            NoWorkersError: the cluster is gone.
+
+        """
         if isinstance(out, KilledWorker):
             return [None]
         if isinstance(out, BaseException):
@@ -50,7 +64,12 @@ class Backend(DaskDistributedBackend):  # type: ignore[misc, unused-ignore]  # j
         return found
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Tell the number of workers, 2 at least: told of one, joblib runs tasks in the process that asks."""
+        """The number of workers, 2 at least: told of one (``n_jobs``), joblib runs tasks in the process that asks.
+
+        Raises:
+            NoWorkersError: there is none.
+
+        """
         try:
             workers: int = super().effective_n_jobs(n_jobs)
         except TimeoutError as error:

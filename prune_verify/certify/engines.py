@@ -43,6 +43,13 @@ class NoEngine:
     ) -> BoundResult:
         """Decline.
 
+        Args:
+            objective: [rows, outputs].
+            lower: [batch, *input_shape].
+            upper: [batch, *input_shape].
+            iterations: of an optimiser.
+            method: of a library.
+
         Raises:
             BoundsError: always.
 

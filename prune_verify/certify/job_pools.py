@@ -101,7 +101,7 @@ class Local:
         """Leave the processes to the next run: they import torch only once."""
 
     def run(self, function: Callable[[Any], Result], tasks: Tasks) -> Found:
-        """Give tasks to processes; when one dies, all of them end, and with them the run."""
+        """Give tasks of a function to processes; when one dies, all of them end, and with them the run."""
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         # Two at least, also for a single task: joblib runs it in this process otherwise.
@@ -151,7 +151,12 @@ class Cluster:
         self._client.close()
 
     def run(self, function: Callable[[Any], Result], tasks: Tasks) -> Found:
-        """Give tasks to the cluster; those that Dask gives up, having killed several workers, do not come back."""
+        """Give tasks of a function to the cluster; those that Dask gives up, having killed workers, do not come back.
+
+        Raises:
+            WorkersUnavailableError: the cluster cannot be reached, or is gone.
+
+        """
         from prune_verify.certify.dask_backend import Backend, NoWorkersError
 
         with self._joblib.parallel_config(backend=Backend(client=self._client)):

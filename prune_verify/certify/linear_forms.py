@@ -70,7 +70,7 @@ ZERO = Form({}, Fraction(0))
 
 
 def number_text(value: Fraction) -> str:
-    """A rational number as an SMT-LIB term."""
+    """A rational value as an SMT-LIB term."""
     top = str(value.numerator) if value >= 0 else f"(- {-value.numerator})"
     return top if value.denominator == 1 else f"(/ {top} {value.denominator})"
 

@@ -37,7 +37,7 @@ class Measured:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def write(self, out: Path) -> None:
-        """Copy the files beside the statement, each named by its digest; others that stand there stay.
+        """Copy the files to ``out``, beside the statement, each named by its digest; others that stand there stay.
 
         Raises:
             OSError: the folder is not writable.

@@ -79,7 +79,7 @@ class TreeProof:
         )
 
     def shifted(self, records: Sequence[int], clauses: int) -> TreeProof:
-        """The same goals as those of other records: record i becomes ``records[i]``."""
+        """The same goals, so many ``clauses`` a record, as those of other records: record i becomes ``records[i]``."""
 
         def moved(goal: int) -> int:
             return records[goal // clauses] * clauses + goal % clauses

@@ -88,7 +88,7 @@ class Relaxed:
             self._offsets = {i: self._offset(i) for i in self._order if i not in self.relus}
 
     def tensor(self, array: npt.NDArray[np.floating]) -> Tensor:
-        """Numbers in the type of the walks."""
+        """Numbers of any shape in the type of the walks."""
         return torch.tensor(np.asarray(array), dtype=self.dtype)
 
     def _sources(self, index: int) -> list[int]:

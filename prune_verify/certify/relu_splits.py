@@ -27,7 +27,7 @@ _ROOT_STEPS = 4  # times the iterations of a leaf
 
 @dataclass(frozen=True, eq=False)
 class Grown:
-    """What branch and bound came to.
+    """What branch and bound came to; a point has the shape of the input.
 
     Args:
         tree: whose leaves are all closed, or None.

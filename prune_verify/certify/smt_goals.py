@@ -102,7 +102,7 @@ def goal_query(
 
 
 def violates(goals: Goals, record: int, clause: int, point: list[Fraction]) -> bool:
-    """Establish by exact evaluation that a point lies in a record's box and every atom of the clause fails at it."""
+    """Establish by exact evaluation that a point lies in the box of a record and all atoms of the clause fail at it."""
     chosen = np.array([record])
     low, high = (end.reshape(-1).tolist() for end in goals.boxes(chosen))
     if not all(Fraction(a) <= v <= Fraction(b) for a, v, b in zip(low, point, high, strict=True)):

@@ -76,22 +76,22 @@ class Encoding:
             raise LimitError("network", "SMT query: length", f"at most {MAX_QUERY_BYTES} bytes", "more")
 
     def require(self, assertion: str) -> None:
-        """Assert; refuses a text that grows too long."""
+        """Assert an assertion; refuses a text that grows too long."""
         self._line(f"(assert {assertion})")
 
     def declare(self, name: str) -> Form:
-        """A new real constant."""
+        """A new real constant of this name."""
         self._line(f"(declare-const {name} Real)")
         return Form({name: Fraction(1)}, Fraction(0))
 
     def spend(self, count: int) -> None:
-        """Refuse a network whose products are too many to write down."""
+        """Refuse a network whose products, ``count`` more, are too many to write down."""
         self._products += count
         if self._products > MAX_PRODUCTS:
             raise LimitError("network", "SMT query: products", f"at most {MAX_PRODUCTS}", "more")
 
     def ends(self, index: int) -> list[Ends]:
-        """The enclosure of every number of a node's value."""
+        """The enclosure of every number of the value of node ``index``."""
         low, high = (end[self.row if len(end) > 1 else 0].reshape(-1) for end in self.intervals.box(index))
         return [(Fraction(a), Fraction(b)) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
 
@@ -113,7 +113,7 @@ class Encoding:
         return value
 
     def relu(self, name: str, form: Form, ends: Ends) -> Form:
-        """max(form, 0): settled by the enclosure, or a constant equal to an if-then-else."""
+        """max(form, 0): settled by the enclosure, or a constant of this name equal to an if-then-else."""
         low, high = ends
         if low >= 0:
             return form
@@ -129,7 +129,7 @@ class Encoding:
         return value
 
     def relus(self, index: int, node: Node) -> list[Form]:
-        """The values of a Relu node, each in the case that ``signs`` says, if any."""
+        """The values of a Relu node, the node ``index``, each in the case that ``signs`` says, if any."""
         found = []
         source = node.inputs[0]
         for place, (form, ends) in enumerate(zip(self.values[source].reshape(-1), self.ends(source), strict=True)):
@@ -142,7 +142,7 @@ class Encoding:
         return found
 
     def most(self, name: str, members: list[tuple[Form, Ends]]) -> tuple[Form, Ends]:
-        """The largest of several values, and its enclosure."""
+        """The largest of several members, under this name, and its enclosure."""
         least = max(low for _, (low, _) in members)
         kept = [item for item in members if item[1][1] > least or item[1][0] == least]
         form, ends = kept[0]
@@ -185,7 +185,7 @@ def _wider(low: Fraction, high: Fraction) -> Ends:
 
 
 def weighted_sum(factors: list[Fraction], forms: Forms, number: Fraction) -> Form:
-    """The form sum of factor * form, plus a number."""
+    """The sum of factors times forms [n], plus a number."""
     terms: dict[str, Fraction] = {}
     for factor, form in zip(factors, forms, strict=True):
         if factor:

@@ -66,7 +66,17 @@ def solve(query_text: str, timeout_s: float, memory_mb: int) -> Result:
 
 
 def solve_with_model(query_text: str, timeout_s: float, memory_mb: int) -> Answer:
-    """Like :func:`solve`, with the model that z3 found."""
+    """Like :func:`solve`, with the model that z3 found.
+
+    Args:
+        query_text: SMT-LIB.
+        timeout_s: seconds.
+        memory_mb: greatest memory, in MB.
+
+    Raises:
+        MalformedQueryError: z3 cannot read the text.
+
+    """
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     limits = [str(max(1, int(timeout_s * 1000))), str(memory_mb)]

@@ -258,7 +258,7 @@ def pair_property_text(base: Network, patched: Network, goals: Goals, record: in
 
 
 def write_counterexample(x: Singles, y: Singles) -> str:
-    """An input and the outputs that a run gave for it, in the form of VNN-COMP.
+    """An input [n] and the outputs [n] that a run gave for it, in the form of VNN-COMP.
 
     Args:
         x: float32, flattened in order.

@@ -163,7 +163,7 @@ def run_check_proof(options: argparse.Namespace) -> ProofVerdict:
 
 
 def challenge_of(value: str | None) -> str | None:
-    """A challenge in hex, or from a challenge file.
+    """A challenge from a value that is hex or names a challenge file.
 
     Raises:
         MalformedInputError: neither.
@@ -237,7 +237,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], Verdict | ProofVerdict]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checker alone.
+    """Run the checker alone, with the arguments ``argv`` (default: those of the process).
 
     Returns:
         The exit code: 0 VERIFIED, 1 REJECTED, 3 UNDECIDED, 2 could not run.

@@ -166,7 +166,7 @@ class Problem:
                 raise SubjectMismatchError("patched.onnx", f"the base's {name.replace('_', ' ')}", expected, got)
 
     def require_rebuilt(self) -> None:
-        """Establish that the patched network is the base with exactly the patch's nodes (T17), once.
+        """Establish that the patched network is the base with exactly the patch's nodes (T17), once; else ProofError.
 
         Raises:
             SubjectMismatchError: the digests differ.
@@ -182,14 +182,14 @@ class Problem:
         self._cache["rebuilt", ""] = True
 
     def joint_patch(self) -> JointPatch:
-        """The patch, rebuilt and of a family with structural rules."""
+        """The patch, rebuilt and of a family with structural rules; any other is refused."""
         self.require_rebuilt()
         if not isinstance(self.patch, JointPatch):
             raise ProofError("patch.json/family", "structural rules", "box or class-cap", "learned or linear-region")
         return self.patch
 
     def additive_patch(self) -> LearnedPatch | ShiftPatch:
-        """The patch, rebuilt and additive."""
+        """The patch, rebuilt and additive; any other is refused."""
         self.require_rebuilt()
         if not isinstance(self.patch, LearnedPatch | ShiftPatch):
             raise ProofError("patch.json/family", "an additive patch", "learned or linear-region", "box or class-cap")
@@ -215,7 +215,7 @@ class Problem:
         return patch
 
     def rows(self, which: str) -> LabelledRows:
-        """The forget or retained set."""
+        """The set ``which``, forget or retain; one that is missing is refused."""
         found = self.forget if which == "forget" else self.retain
         if found is None:
             raise ProofError(f"{which} set", "records of a claim over records", "the records", "nothing")
@@ -243,7 +243,7 @@ class Problem:
         return Reader(self.base, patch.sites, patch.gates, arithmetic, exact=self.exact)
 
     def opened(self, radius: Fraction, arithmetic: str) -> Bools:
-        """Which forget records' balls lie in a gate of their label that names them: bool [gates, records]."""
+        """Which forget records' balls of ``radius`` lie in a gate of their label and name: bool [gates, records]."""
         patch, rows = self.joint_patch(), self.rows("forget")
         held = np.zeros((len(patch.gates), len(rows.y)), dtype=np.bool_)
         every = np.arange(len(rows.y))
@@ -262,7 +262,7 @@ class Problem:
         return held
 
     def require_part_outside(self, patch: JointPatch, arithmetic: str) -> None:
-        """Rule gate_leaves_part_of_domain (T25): by an edge inside D, or at a hidden site by a record outside."""
+        """Rule gate_leaves_part_of_domain (T25), else ProofError: an edge in D; at hidden sites, a record outside."""
         if patch.sites == (INPUT,):
             for index, gate in enumerate(patch.gates):
                 rules.gate_leaves_part_of_domain(gate, index, self.domain)

@@ -39,7 +39,7 @@ _QUANTIFIERS = {
 
 @dataclass(frozen=True)
 class Counts:
-    """How many statements of a claim are what; recomputed by the checker, never believed."""
+    """How many statements of a claim are what (certs/SPEC.md section 5); recomputed by the checker, never believed."""
 
     total: int
     proved: int
@@ -152,7 +152,7 @@ def parse_claim(value: Json, path: str) -> ClaimStatement:
 
 
 def emitted_claim(item: ClaimStatement) -> Json:
-    """The JSON of one claim."""
+    """The JSON of one ``item`` of the claims."""
     claim, counts = item.claim, item.counts
     decimals = {
         name: None if v is None else format_decimal(v) for name, v in (("margin", claim.margin), ("delta", claim.delta))

@@ -124,7 +124,7 @@ class Openings:
 
 
 def parse_commitment(payload: bytes, path: str) -> DataCommitment:
-    """Read the statement of a commitment.
+    """Read the statement of a commitment, the payload of its envelope.
 
     Raises:
         MalformedInputError: not of the closed form, or not canonical.

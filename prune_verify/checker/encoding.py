@@ -75,7 +75,7 @@ def _integer(path: str, text: str) -> int:
 
 
 def require_shallow(data: bytes, path: str, max_depth: int) -> None:
-    """Refuse deep nesting before it is parsed: a library may have raised the interpreter's recursion limit."""
+    """Refuse nesting beyond ``max_depth`` before it is parsed: a library may have raised the interpreter's limit."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(data):
         token = found.group()[:1]
@@ -161,6 +161,8 @@ def canonical_json(value: Json) -> bytes:
 
 class Members:
     """A JSON object of a closed form: exactly the members named, read with their types.
+
+    Methods read the member ``name``: ``least`` to ``most`` or ``greatest``, no ``longest``, or one ``among`` values.
 
     Args:
         value: what stands in the file.
@@ -265,14 +267,14 @@ class Members:
 
 
 def parse_digest(value: Json, path: str) -> str:
-    """A SHA-256 digest: exactly 64 lower-case hex digits."""
+    """A SHA-256 digest: exactly 64 lower-case hex digits; anything else is refused."""
     if not isinstance(value, str) or not _DIGEST.match(value):
         raise MalformedInputError(path, "digest", "64 lower-case hex digits", repr(value)[:80])
     return value
 
 
 def parse_base64(value: Json, path: str) -> bytes:
-    """Standard base64 with padding, in its one canonical spelling (a loose tail would be a second spelling)."""
+    """Standard base64 with padding; any but its one canonical spelling (a loose tail is another) is refused."""
     if not isinstance(value, str):
         raise MalformedInputError(path, "base64", "a string", type(value).__name__)
     try:
@@ -285,14 +287,14 @@ def parse_base64(value: Json, path: str) -> bytes:
 
 
 def parse_decimal(value: Json, path: str) -> Fraction:
-    """An exact decimal in plain notation, at most 64 characters."""
+    """An exact decimal in plain notation, at most 64 characters; anything else is refused."""
     if not isinstance(value, str) or len(value) > _LONGEST_DECIMAL or not _DECIMAL.match(value):
         raise MalformedInputError(path, "decimal", "plain decimal notation such as 0.05", repr(value)[:80])
     return Fraction(value)
 
 
 def format_decimal(value: Fraction) -> str:
-    """The shortest plain decimal of a rational whose denominator divides a power of ten.
+    """The shortest plain decimal of a rational value whose denominator divides a power of ten.
 
     Raises:
         MalformedInputError: it is no finite decimal, or longer than 64 characters.
@@ -310,7 +312,7 @@ def format_decimal(value: Fraction) -> str:
 
 
 def parse_binary32(value: Json, path: str) -> np.float32:
-    """A finite float32 from the 8 hex digits of its bits."""
+    """A finite float32 from the 8 hex digits of its bits; anything else is refused."""
     if not isinstance(value, str) or not _BINARY32.match(value):
         raise MalformedInputError(path, "binary32", "8 lower-case hex digits", repr(value)[:80])
     number = np.float32(struct.unpack(">f", bytes.fromhex(value))[0])
@@ -320,12 +322,12 @@ def parse_binary32(value: Json, path: str) -> np.float32:
 
 
 def format_binary32(value: np.float32) -> str:
-    """The 8 hex digits of a float32's bits."""
+    """The 8 hex digits of the bits of a float32 value."""
     return struct.pack(">f", float(value)).hex()
 
 
 def parse_time(value: Json, path: str) -> datetime:
-    """A time in UTC, to the second."""
+    """A time in UTC, to the second; anything else is refused."""
     if not isinstance(value, str) or not _TIME.match(value):
         raise MalformedInputError(path, "time", "YYYY-MM-DDTHH:MM:SSZ", repr(value)[:80])
     try:
@@ -335,7 +337,7 @@ def parse_time(value: Json, path: str) -> datetime:
 
 
 def format_time(value: datetime) -> str:
-    """A time in UTC, to the second."""
+    """A time as text, the value in UTC to the second."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -52,14 +52,14 @@ Point = tuple[int, int]
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding; lengths count bytes."""
+    """DSSE's pre-authentication encoding of a ``payload`` and its ``payload_type``; lengths count bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """An envelope as it was read; nothing in it is verified."""
+    """An envelope (FORMATS section 2) as it was read; nothing in it is verified."""
 
     payload_type: str
     payload: bytes
@@ -72,6 +72,7 @@ def parse_envelope(data: bytes, path: str) -> Envelope:
     Raises:
         MalformedInputError: not of the closed form, or another spelling.
         LimitError: too long.
+        KeyIdError: one keyid twice.
 
     """
     value = parse_json(data, path, max_bytes=MAX_ENVELOPE_BYTES, canonical=True)

@@ -41,7 +41,7 @@ _MANTISSA = 53
 
 
 class Scaled:
-    """An array of Python integers times one power of two.
+    """An array of Python integers, of any shape, times one power of two.
 
     Args:
         integers: object array.
@@ -64,17 +64,17 @@ class Scaled:
         return Scaled(found.reshape(values.shape), least)
 
     def times(self, other: Scaled) -> Scaled:
-        """Element by element."""
+        """The product with another, element by element; ``other`` has a shape that broadcasts."""
         return Scaled(self.integers * other.integers, self.exponent + other.exponent)
 
     def plus(self, other: Scaled, sign: int = 1) -> Scaled:
-        """The sum, or the difference for ``sign`` -1."""
+        """The sum with ``other``, or the difference for ``sign`` -1."""
         least = min(self.exponent, other.exponent)
         first = self.integers * (1 << (self.exponent - least))
         return Scaled(first + sign * other.integers * (1 << (other.exponent - least)), least)
 
     def least(self, *others: Scaled) -> Scaled:
-        """The minimum, element by element."""
+        """The minimum with ``others``, element by element."""
         found = self
         for other in others:
             found = _chosen(found.plus(other, -1).integers <= 0, found, other)

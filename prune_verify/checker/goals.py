@@ -72,7 +72,7 @@ class Goals:
     partners: Mapping[int, int] = field(default_factory=dict)
 
     def holds(self, bound: Floats, least: Floats) -> Bools:
-        """Whether lower bounds are enough."""
+        """Whether a lower ``bound`` is enough, at ``least`` what its goal demands."""
         return bound > least if self.strict else bound >= least
 
 

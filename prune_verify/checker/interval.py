@@ -361,7 +361,7 @@ def _rewritten(network: Network, index: int, result: Intervals, step: _Step) -> 
 
 
 def sum_rounding(total: Floats, terms: int) -> Floats:
-    """What float32 may lose in a sum with these absolute terms, one more addend included, in any order."""
+    """What float32 may lose in a sum of absolute terms that come to ``total`` (any shape), one more addend included."""
     lost: Floats = _gamma32(terms + 4) * total * (1 + 2.0**-20) + (terms + 4) * 4 * TINY32
     return lost
 
@@ -478,7 +478,7 @@ def _enclosed(network: Network, index: int, result: Intervals, domain: Box, arit
 
 
 def logit_spread(network: Network, intervals: Intervals, labels: tuple[int, ...]) -> float:
-    """R: an upper bound of max - min of the logits of ``labels`` over all boxes."""
+    """R: an upper bound of max - min of the logits of ``labels`` over all boxes; ProofError where there is none."""
     lower, upper = intervals.output()
     if upper.shape[1] != network.labels:
         raise ProofError("intervals", "one enclosure per logit", str(network.labels), str(upper.shape[1]))

@@ -58,7 +58,7 @@ def leaf_hash(salt: bytes, record: bytes) -> bytes:
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node: SHA-256 of 0x01 and its two children."""
+    """The hash of an inner node: SHA-256 of 0x01, its ``left`` and its ``right`` child."""
     return hashlib.sha256(_NODE + left + right).digest()
 
 
@@ -100,7 +100,7 @@ def set_root(key: bytes, records: Iterable[bytes]) -> str:
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The siblings from a leaf up to the root, which :func:`verify_inclusion` accepts.
+    """The siblings from one of the ``leaves`` up to the root, which :func:`verify_inclusion` accepts.
 
     Raises:
         MalformedInputError: no leaf, or no leaf of that index.

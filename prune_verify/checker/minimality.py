@@ -47,7 +47,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def emit_weights(gates: list[Weights]) -> bytes:
-    """The evidence of a claim M."""
+    """The evidence of a claim M: the weights of its ``gates``."""
     listed: list[Json] = [[[record, weight] for record, weight in weights] for weights in gates]
     return canonical_json({"formatVersion": FORMAT_VERSION, "gates": listed})
 
@@ -69,7 +69,7 @@ def _weights(item: Json, path: str, records: int) -> Weights:
 
 
 def separable(forget: Floats, retain: Floats, radius: Fraction, retained: Fraction) -> Bools:
-    """In which coordinates a retained ball and the hull of the forget balls are disjoint: [retained records, n], exact.
+    """In which coordinates a ball of ``retained`` around ``retain`` misses the hull of the forget balls: [retained, n].
 
     That is x_r - retained > max x_f + radius, or x_r + retained < min x_f - radius. Differences of float32 numbers in
     float64 are off by 2^-53 of their size, so that only those close to the radii are looked at in rationals.

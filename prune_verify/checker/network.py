@@ -220,7 +220,10 @@ def _linear(node: Node, get: Callable[[str], Array], x: Array) -> Array:
 def windows(
     x: Array, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: object
 ) -> Array:
-    """Sliding windows of ``x`` [batch, channel, *space] as [batch, channel, *out, *kernel], padded with ``fill``."""
+    """``x`` [batch, channel, *space] in windows [batch, channel, *out, *kernel], padded with ``fill``.
+
+    ``kernel``, ``strides``, ``pads`` (all at the starts, then all at the ends) and ``dilations`` are those of ONNX.
+    """
     rank = len(kernel)
     width = [(0, 0), (0, 0), *((pads[i], pads[rank + i]) for i in range(rank))]
     padded = np.pad(x, width, constant_values=np.array(fill, dtype=x.dtype)) if any(pads) else x
@@ -396,7 +399,7 @@ def evaluate(network: Network, x: Array) -> Array:
 
 
 def evaluate_exact(network: Network, x: Array) -> list[list[Fraction]]:
-    """Logits over the exact rationals for a batch of numbers: one list of fractions per row. Slow; for small networks.
+    """Logits over the exact rationals for ``x`` [batch, *input_shape]: a list of fractions per row. Slow.
 
     Raises:
         UnsupportedVersionError: a square root in the network is irrational.

@@ -77,7 +77,7 @@ class TrustedKey:
     base_models: tuple[str, ...] | None = None
 
     def unusable(self, now: datetime, *, dated: bool = True) -> str | None:
-        """Why the key does not count at a time, or None; revocation counts also where dates are not looked at."""
+        """Why the key does not count ``now``, or None; revocation counts also where it is not ``dated``."""
         if self.revoked is not None and self.revoked[0] <= now:
             return f"revoked since {format_time(self.revoked[0])}: {self.revoked[1]}"
         if dated and not self.not_before <= now:
@@ -85,7 +85,7 @@ class TrustedKey:
         return None if not dated or now < self.not_after else f"expired at {format_time(self.not_after)}"
 
     def speaks_of(self, base_sha256: str, *, bound: bool) -> bool:
-        """Whether the key may sign about a base network; with ``bound``, only a key that is bound to it may."""
+        """Whether the key may sign about the base ``base_sha256``; with ``bound``, only a key bound to it may."""
         return not bound if self.base_models is None else base_sha256 in self.base_models
 
 
@@ -107,7 +107,7 @@ class TrustStore:
     thresholds: Mapping[str, int]
 
     def keys_for(self, role: str, now: datetime, *, dated: bool = True) -> tuple[dict[str, tuple[PublicKey, str]], int]:
-        """The usable keys of a role by keyid, with their names, and the role's threshold.
+        """The keys of a role, by keyid, that count ``now`` (``dated``: by their dates), with names, and its threshold.
 
         Raises:
             SignatureError: the store has expired, or the role has no usable key (the reasons are named).
@@ -125,12 +125,12 @@ class TrustStore:
         return {item.key.keyid: (item.key, item.name) for item in keys}, self.thresholds.get(role, 1)
 
     def unusable(self, role: str, now: datetime, *, dated: bool = True) -> dict[str, str]:
-        """Whose keys of a role do not count at a time, and why, by keyid."""
+        """Whose keys of a role do not count ``now``, where ``dated`` by their dates too, and why, by keyid."""
         reasons = ((item, item.unusable(now, dated=dated)) for item in self.keys if role in item.roles)
         return {item.key.keyid: f"{item.name} {reason}" for item, reason in reasons if reason is not None}
 
     def require_version(self, least: int, path: str) -> None:
-        """Refuse a store that is older than the policy has seen: a revocation would be undone (rollback).
+        """Refuse a store older than version ``least``: a revocation would be undone (rollback).
 
         Raises:
             PolicyError: it is older.
@@ -318,7 +318,7 @@ max_seconds = 86400              # of verification, looked at between claims; lo
 
 
 def default_policy_text(lower: str = "0", upper: str = "1") -> str:
-    """The annotated default policy, as TOML."""
+    """The annotated default policy, as TOML, for inputs from ``lower`` to ``upper``."""
     return _DEFAULT.format(lower=lower, upper=upper)
 
 

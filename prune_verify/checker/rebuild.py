@@ -208,7 +208,7 @@ def _hold_head(new: _Builder, patch: JointPatch, logits: int, nodes: tuple[int, 
 
 
 def hold_order(labels: int, gated: list[int]) -> npt.NDArray[np.int64]:
-    """Where each label's logit stands after the held ones were appended to all logits."""
+    """Where each label's logit stands after those of the ``gated`` labels were appended to all ``labels``."""
     return np.array([labels + gated.index(j) if j in gated else j for j in range(labels)], dtype=np.int64)
 
 

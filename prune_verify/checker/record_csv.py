@@ -147,9 +147,10 @@ def read_csv(
 
 
 def fit_encoding(path: Path, label_column: str, *, names: Sequence[str] = (), max_bytes: int = 2**28) -> Encoding:
-    """An encoding for one table: numbers by their least and greatest value, anything else by its sorted values.
+    """An encoding for all columns but ``label_column``: numbers by least and greatest value, others by sorted values.
 
-    A column is one of numbers when each of its cells is; '?' for a missing value makes it one of categories.
+    A column is one of numbers when each of its cells is; '?' for a missing value makes it one of categories. ``names``
+    are those of the columns where the table has no header.
 
     Raises:
         MalformedInputError: no table, no rows, or more than 1,024 values in a column of categories.

@@ -47,7 +47,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\Z")
 
 
 def nearest_float32(value: Fraction, path: str) -> np.float32:
-    """The float32 nearest to an exact number, ties to even.
+    """The float32 nearest to an exact value, ties to even.
 
     Raises:
         MalformedInputError: the number is 2^127 or more in size.
@@ -71,7 +71,7 @@ def _number(cell: str, path: str, remedy: str = "") -> Fraction:
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers v, taken as (v - lower) / (upper - lower).
+    """A column ``name`` of numbers v, taken as (v - lower) / (upper - lower).
 
     Raises:
         MalformedInputError: ``upper`` does not exceed ``lower``.
@@ -105,7 +105,7 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A column of categories, taken one-hot in the order of ``values``; '?' is a category where it is listed.
+    """A column ``name`` of categories, one-hot in the order of ``values``; '?' is a category where it is listed.
 
     Raises:
         MalformedInputError: no value, more than 1,024, or one twice.
@@ -124,7 +124,7 @@ class CategoryColumn:
         return len(self.values)
 
     def encode(self, cell: str, path: str) -> bytes:
-        """The one-hot float32 values of a cell, as their bytes."""
+        """The one-hot float32 values of a cell, as their bytes; a cell of no category is refused."""
         if cell not in self.values:
             raise MalformedInputError(path, "category", f"one of the {self.width} values listed", repr(cell)[:80])
         row = np.zeros(self.width, np.float32)
@@ -137,7 +137,7 @@ class CategoryColumn:
 
 
 def require_distinct(found: Sequence[str], path: str, what: str, most: int) -> None:
-    """Refuse no text, too many, or one twice."""
+    """Refuse texts ``found`` for ``what``: none, more than ``most``, or one twice."""
     if not 1 <= len(found) <= most or len(set(found)) != len(found):
         twice = next((repr(v)[:40] for v in found if found.count(v) > 1), "") if len(found) <= most else ""
         raise MalformedInputError(
@@ -221,7 +221,7 @@ def _column(value: Json, path: str) -> NumberColumn | CategoryColumn:
 
 
 def fitted_column(name: str, cells: Sequence[str]) -> NumberColumn | CategoryColumn:
-    """A column of numbers from least to greatest when each cell is a number, of sorted categories otherwise."""
+    """A column by its name: numbers from least to greatest when all ``cells`` are numbers, else sorted categories."""
     if not all(len(cell) <= _LONGEST_NUMBER and _NUMBER.match(cell) for cell in cells) or not cells:
         return CategoryColumn(name, tuple(sorted(cells)))
     found = [Fraction(cell) for cell in cells]

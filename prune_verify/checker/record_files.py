@@ -72,14 +72,14 @@ class Limits:
     records: int
 
     def require_unpacked(self, path: str, declared: int, packed: int) -> None:
-        """Refuse a declared size before unpacking: too large, or larger than honest data would compress to."""
+        """Refuse a declared size before unpacking: too large, or more than ``packed`` honest bytes would unpack to."""
         if declared > self.bytes:
             raise LimitError(path, "unpacked size", f"at most {self.bytes} bytes", str(declared))
         if declared > _FREE_OF_RATIO and declared > _MOST_RATIO * packed:
             raise LimitError(path, "compression ratio", f"at most {_MOST_RATIO}", f"{declared} from {packed} bytes")
 
     def require_rows(self, path: str, count: int, row: int) -> None:
-        """Refuse more records than allowed, or more float32 values than the limit of bytes holds."""
+        """Refuse a ``count`` of records above the limit, or more float32 values, ``row`` each, than its bytes hold."""
         if count > self.records:
             raise LimitError(path, "number of records", f"at most {self.records}", str(count))
         if 4 * count * row > self.bytes:

@@ -194,7 +194,7 @@ def _float32_not_below(value: float) -> np.float32:
 
 
 def canonical_record(x_row: Floats, label: int) -> bytes:
-    """The bytes that a record's leaf commits to.
+    """The bytes that a record's leaf commits to: ``x_row`` and its label ``y``.
 
     ``"prune-verify/record/v1" 0x00 || be32(1) || be64(n) || n float32, little-endian || be64(label)``; the bits are
     kept (-0 stays -0), the shape is not.
@@ -234,7 +234,7 @@ def parse_canonical_record(data: bytes, path: str) -> tuple[Floats, int]:
 
 
 def value_keys(rows: Floats) -> list[bytes]:
-    """Each row's values as bytes that are equal exactly when the values are (-0 as 0)."""
+    """The values of rows [count, *row] as bytes that are equal exactly when the values are (-0 as 0)."""
     bits = np.array(rows, order="C").view(np.uint32)
     bits[bits == _NEGATIVE_ZERO] = 0
     return [row.tobytes() for row in bits]

@@ -76,7 +76,7 @@ class Domain:
         return self.lower[place], self.upper[place]
 
     def require_size(self, size: int) -> None:
-        """Refuse a per-coordinate domain of another length than the network's input."""
+        """Refuse a per-coordinate domain of another length than the network's input size."""
         if not self.uniform and len(self.lower) != size:
             raise MalformedInputError("domain", "one interval per input number", str(size), str(len(self.lower)))
 

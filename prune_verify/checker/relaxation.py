@@ -75,7 +75,7 @@ class Hints:
     narrowed: Mapping[int, Box] = field(default_factory=dict)
 
     def part(self, places: Rows) -> Hints:
-        """The hints of some of the bounds, numbers as float64."""
+        """The hints of the bounds at ``places``, numbers as float64."""
         return Hints(
             {node: values[places].astype(np.float64) for node, values in self.slopes.items()},
             {node: values[places].astype(np.float64) for node, values in self.shifts.items()},
@@ -83,7 +83,7 @@ class Hints:
         )
 
     def require_fit(self, network: Network, count: int) -> None:
-        """Establish that every number is finite and belongs to a value of the network.
+        """Establish that every number of ``count`` bounds is finite and belongs to a value of the network.
 
         Raises:
             ProofError: otherwise.

@@ -251,7 +251,7 @@ def difference(coefficient: Floats, apart: Box, one: Box, other: Box) -> tuple[F
 
 
 def piecewise(node: Node, coefficient: Floats, box: Box) -> tuple[Floats, Floats]:
-    """Rules clip and abs: A f(x) >= L x + m, f piecewise linear with breakpoints that do not depend on x.
+    """Rules clip and abs: with ``coefficient`` A, A f(x) >= L x + m, f piecewise linear with breakpoints of its own.
 
     Returns:
         L, the chord of f over the enclosure times A; and m, with its rounding paid.
@@ -294,7 +294,7 @@ def _candidates(node: Node, boxes: list[Box]) -> Box:
 
 
 def largest(network: Network, node: Node, coefficient: Floats, boxes: list[Box]) -> tuple[list[Floats], Floats]:
-    """Rules max and min: A max(x) >= sum L_i x_i + m.
+    """Rules max and min over ``boxes`` [...]: with ``coefficient`` A, A max(x) >= sum L_i x_i + m.
 
     L stands at the candidate k whose lower end is greatest: all of A where A >= 0 or no other reaches it. Otherwise
     ``max(x) <= max(x_k, h)``, h the greatest upper end of the others, lies below its chord over x_k (of two candidates:

@@ -87,12 +87,12 @@ class GraphNode:
 
 
 def shown(dims: Sequence[int | None]) -> str:
-    """Dimensions as text, the unknown batch size as ``N``."""
+    """Dimensions ``dims`` as text, the unknown batch size as ``N``."""
     return "[" + ", ".join("N" if d is None else str(d) for d in dims) + "]"
 
 
 class Builder:
-    """Appends nodes and keeps account of their sizes.
+    """Appends nodes (``op``, ``inputs``, ``shape``, ``ints``, ``arrays``) and keeps account of their sizes.
 
     Args:
         row_shape: per-row shape of the input.
@@ -110,7 +110,7 @@ class Builder:
         self.add(place, "Input", (), row_shape)
 
     def charge(self, place: str, dims: Sequence[int]) -> None:
-        """Refuse a tensor above the limits before anybody allocates it."""
+        """Refuse a tensor of ``dims`` above the limits before anybody allocates it."""
         if any(d < 1 for d in dims):
             raise MalformedInputError(place, "dimensions", "at least 1", shown(dims))
         count = prod(dims)
@@ -146,11 +146,16 @@ class Builder:
 class Step:
     """The lowering of one ONNX node: its operands, its attributes and its errors.
 
+    Methods make errors (fields ``rule``, ``expected``, ``got``), read the attribute ``name`` (or ``default``) or the
+    operand at ``place`` (of ``rank`` or ``least_rank``), turn ``value`` [...], ``values``, ``axis`` or ``spot`` into
+    those of rows, and emit nodes (``op``, ``inputs``, ``shape``, ``ints``, ``arrays``).
+
     Args:
         builder: receives the nodes.
         node: the ONNX node.
         args: operands in order, None for an absent optional input.
         opset: version of the default domain.
+        read: the attributes that were read; the others are refused.
 
     """
 

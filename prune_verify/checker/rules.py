@@ -96,7 +96,7 @@ def joint_head(patch: JointPatch, spread: Fraction, magnitude: Fraction, arithme
 
 
 def head_margin(patch: JointPatch, margin: Fraction, magnitude: Fraction, arithmetic: str) -> None:
-    """Rule head_margin: the margin that the joint head leaves after rounding (MATHS 3.3).
+    """Rule head_margin: what rounding (MATHS 3.3) of logits of this magnitude leaves of the margin of the joint head.
 
     N'_y <= fl(m - tau) <= m - tau + u (|m| + tau) + 2^-126 with |m| <= Z.
 
@@ -144,7 +144,7 @@ def _ends(gate: Gate, path: str) -> tuple[Fraction, Fraction]:
 
 
 def hold_within(gate: Gate, band: tuple[Fraction, Fraction], magnitude: Fraction, arithmetic: str) -> bool:
-    """Rule hold_within: the margin that a gate holds stays in the band after rounding.
+    """Rule hold_within: the margin that a gate holds stays in the band after rounding logits of this magnitude.
 
     N'_y lies between fl(m + low) and fl(m + high), each off by at most u (Z + H) + 2^-126.
     """
@@ -173,7 +173,7 @@ def class_cap(patch: JointPatch, margin: Fraction, arithmetic: str) -> None:
 
 
 def gate_leaves_part_of_domain(gate: Gate, index: int, domain: Domain) -> None:
-    """Rule gate_leaves_part_of_domain: the box of a gate excludes part of D (T25: a class cap sold as a record).
+    """Rule gate_leaves_part_of_domain: the box of gate ``index`` excludes part of D (T25: a class cap as a record).
 
     Raises:
         ProofError: the gate has no coordinates, or its box holds all of D.
@@ -191,7 +191,7 @@ def gate_leaves_part_of_domain(gate: Gate, index: int, domain: Domain) -> None:
 
 
 def gate_open(gate: Gate, centre: npt.NDArray[np.float32], radius: Fraction, domain: Domain) -> bool:
-    """Rule gate_open: the ball around ``centre`` [n], intersected with D, lies in the box, so g = 1 on all of it.
+    """Rule gate_open: the ball of ``radius`` around ``centre`` [n], cut to D, lies in the box, so g = 1 on all of it.
 
     In binary32 every literal's difference is then <= 0, its ReLU an exact 0, and 1 - gamma 0 an exact 1.
     """
@@ -206,7 +206,7 @@ def gate_open(gate: Gate, centre: npt.NDArray[np.float32], radius: Fraction, dom
 
 
 def gate_threshold(gate: Gate, arithmetic: str) -> Fraction:
-    """Rule gate_closed: a violation of at least this much gives g = 0 exactly (MATHS 4.1).
+    """Rule gate_closed: a violation of at least this much gives g = 0 exactly (MATHS 4.1); else ProofError.
 
     1/gamma in reals; (1/gamma)(1 + (2|S|+4) u) + (2|S|+4) 2^-126 in binary32, for any order of the sum.
     """
@@ -313,7 +313,7 @@ def gate_closed_within(gate: Gate, low: Doubles, high: Doubles, place: Mapping[i
 
 @dataclass(frozen=True, eq=False)
 class Separation:
-    """Which balls are proved to lie outside which supports.
+    """Which balls are proved to lie outside which supports; arrays [gates or labels, balls].
 
     Args:
         closed: bool per ball: every gate is closed on it.
@@ -329,7 +329,7 @@ class Separation:
     left: npt.NDArray[np.int64]
 
     def label_closed(self, allowed: tuple[int, ...]) -> Bools:
-        """Per ball: some label of A has all its gates closed, or no gate (premise of rule joint_head)."""
+        """Per ball: some allowed label has all its gates closed, or no gate (premise of rule joint_head)."""
         if any(label not in self.touched for label in allowed):
             return np.ones_like(self.closed)
         every: Bools = np.logical_and.reduce([self.touched[label] for label in allowed])
@@ -337,7 +337,7 @@ class Separation:
 
 
 def separation_of(gates: tuple[Gate, ...], closed: Iterable[Bools], count: int) -> Separation:
-    """What the outcomes of rule gate_closed, one bool [balls] per gate, say of balls and labels."""
+    """What outcomes of rule gate_closed, ``closed``, one bool [count] per gate, say of balls and labels."""
     left, touched, excludes = np.zeros(count, dtype=np.int64), dict[int, Bools](), list[bool]()
     for gate, result in zip(gates, closed, strict=True):
         left += ~result
@@ -350,7 +350,7 @@ def separation_of(gates: tuple[Gate, ...], closed: Iterable[Bools], count: int) 
 def separate(
     gates: tuple[Gate, ...], rows: npt.NDArray[np.float32], radius: Fraction, arithmetics: tuple[str, ...]
 ) -> dict[str, Separation]:
-    """Apply rule gate_closed to every gate and every ball around ``rows`` [count, n]; one pass per gate."""
+    """What rule gate_closed says in ``arithmetics`` of every gate and ball of ``radius`` around ``rows`` [count, n]."""
     columns = np.ascontiguousarray(rows.T)
     count = rows.shape[0]
     found = [gates_closed(gate, columns, radius, arithmetics) for gate in gates]

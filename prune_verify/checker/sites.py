@@ -131,7 +131,7 @@ class Reader:
             yield np.arange(start, min(start + step, count))
 
     def separate(self, balls: Balls, count: int) -> rules.Separation:
-        """Rule gate_closed for every gate and every ball."""
+        """Rule gate_closed for every gate and every ball of ``count`` records."""
         closed = np.ones((len(self.gates), count), dtype=np.bool_)
         for batch in self._batches(count):
             closed[:, batch] = self._decided(self._closed, balls, batch)

@@ -100,7 +100,7 @@ def ask(name: str, query: str, *, seconds: float = SECONDS, mebibytes: int = MEB
 
 
 def require_solver(name: str) -> None:
-    """Establish that a solver is installed.
+    """Establish that the solver of this name is installed.
 
     Raises:
         MalformedInputError: it is not; with the line that installs it.

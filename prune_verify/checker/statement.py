@@ -56,7 +56,7 @@ _PREDICATE = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """A file named by digest."""
+    """A file named by digest (FORMATS section 2): its size in bytes."""
 
     name: str
     sha256: str
@@ -65,7 +65,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class SetCommitment:
-    """A salted Merkle root and the number of records."""
+    """A salted Merkle root and the size, the number of records."""
 
     root: str
     size: int
@@ -73,7 +73,7 @@ class SetCommitment:
 
 @dataclass(frozen=True)
 class PatchSummary:
-    """What the statement says of the patch; recomputed by the checker from ``patch.json``."""
+    """What the statement says of the patch (FORMATS section 2); recomputed by the checker from ``patch.json``."""
 
     sha256: str
     family: str
@@ -86,7 +86,7 @@ class PatchSummary:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something measured, not proved: value and interval as decimals in strings, with the command that gave it."""
+    """Something measured, not proved (FORMATS section 2): value and interval in decimals, the command that gave it."""
 
     kind: str
     value: str
@@ -200,7 +200,7 @@ def _hex_or_none(fields: Members, name: str, *, least: int, most: int) -> str | 
 
 
 def parse_outer(payload: bytes, path: str, predicate_type: str) -> tuple[Members, Members]:
-    """The statement and its one subject, of a statement of this predicate type.
+    """The statement and its one subject of a ``payload``, which has to be of this ``predicate_type``.
 
     Raises:
         MalformedInputError: not of the closed form, or not canonical.

@@ -29,7 +29,7 @@ _OF_CLASSES = ("forget_class",)
 
 
 def reference_of(requests: tuple[str, ...]) -> str:
-    """The one reference of a request that covers several: their references as a canonical JSON list."""
+    """The one reference of a request that covers several ``requests``: their references as a canonical JSON list."""
     listed: list[Json] = [*requests]
     return requests[0] if len(requests) == 1 else canonical_json(listed).decode()
 
@@ -140,7 +140,7 @@ class Lost:
 
 
 def lost(earlier: Covered, later: Covered, missing: int | None = None) -> Lost:
-    """What the later one does not cover any more; ``missing`` records where both sets were opened."""
+    """What the later one does not cover of the earlier; ``missing`` records where both sets were opened."""
     records = max(earlier.records - later.records, 0) if missing is None else missing
     requests = tuple(name for name in earlier.requests if name not in later.requests)
     return Lost(records, tuple(sorted(earlier.classes - later.classes)), requests)
@@ -165,7 +165,7 @@ class Weaker:
 
 
 def weaker_terms(earlier: Covered, later: Covered, gone: int) -> Iterator[Weaker]:
-    """The terms that got weaker for what is still covered, ``gone`` records of the earlier one being withdrawn."""
+    """The later terms that are weaker for what is still covered, ``gone`` records of the earlier being withdrawn."""
     for term in earlier.terms:
         of_records = term.kind in _OF_RECORDS
         if earlier.records <= gone if of_records else term.label not in later.classes:

@@ -51,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Lemma:
-    """A subtree's enclosures: its cuts since the lemma above (None: the root of the tree) and the slopes to use.
+    """The enclosures of a subtree of ``goal``: its cuts since the lemma ``above`` (None: the root) and the ``slopes``.
 
     Two lemmas are the same only if they are the same object.
     """

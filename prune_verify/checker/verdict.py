@@ -165,7 +165,7 @@ class Verdict:
 
 
 def named_signers(signers: tuple[tuple[str, str], ...]) -> str:
-    """Who signed, each with the beginning of the keyid."""
+    """Who signed, ``signers`` as (keyid, name), each with the beginning of the keyid."""
     return ", ".join(f"{who} ({keyid[:16]})" for keyid, who in signers)
 
 
@@ -183,7 +183,7 @@ class Roster:
     digests: dict[str, str] = field(default_factory=dict)
 
     def passed(self, name: str, detail: str) -> None:
-        """Note a step that holds."""
+        """Note a step by name that holds, with a detail."""
         self.checks.append(Check(name, "PASS", detail))
 
     def signed(self) -> None:
@@ -191,7 +191,7 @@ class Roster:
         self.passed("signature", f"by {named_signers(self.signers)}")
 
     def verdict(self, word: str, code: str) -> Verdict:
-        """The verdict with everything found."""
+        """The verdict of this word and code, with everything found."""
         return Verdict(
             word=word,
             code=code,

@@ -296,7 +296,7 @@ def _evidence(run: Run, statement: Statement) -> bytes | None:
 
 
 def summary_of(file: PatchFile, sha256: str, size: int) -> PatchSummary:
-    """What a statement says of a patch, computed from its parameters."""
+    """What a statement says of a patch with this ``sha256``, from its parameters; ``size``: of what gates read."""
     patch = file.patch
     coordinates, bits = disclosed(patch, size)
     gates = () if isinstance(patch, LearnedPatch) else patch.gates

@@ -124,7 +124,7 @@ class Inputs:
 
 @dataclass
 class Run(Roster):
-    """What the steps of a verification have established so far."""
+    """What the steps of a verification have established so far, beside what a :class:`Roster` has."""
 
     inputs: Inputs
     trust: TrustStore
@@ -147,18 +147,18 @@ class Run(Roster):
             raise LimitError(path, "max_seconds of the policy", f"at most {most} s so far", f"{taken:.1f} s")
 
     def open(self, name: str, status: str, detail: str, code: str) -> None:
-        """Note a step that could not be decided: the verdict is at most UNDECIDED."""
+        """Note a step by name, status and ``detail`` that is not decided (``code``): at most UNDECIDED from here on."""
         self.checks.append(Check(name, status, detail, code))
         self.undecided.append(code)
 
     def verdict(self, word: str, code: str) -> Verdict:
-        """The verdict with everything found; a question that the auditor's own solver answered is named with it."""
+        """The verdict of this word and code; a question that the auditor's own solver answered is named with it."""
         found = super().verdict(word, code)
         return replace(found, assumptions=tuple(self.resolved.get(name, name) for name in found.assumptions))
 
 
 def decide_claims(run: Run, statement: Statement, problem: Problem, say: Callable[[str], None]) -> dict[str, Outcome]:
-    """Step 9: every claim decided again, and its counts compared with the statement's."""
+    """The outcomes of step 9 by claim: each decided again, and its counts compared with the statement's."""
     outcomes: dict[str, Outcome] = {}
     for item in statement.claims:
         run.require_time(f"predicate/claims/{item.id}")
@@ -320,7 +320,7 @@ def _resolve(run: Run, item: ClaimStatement, problem: Problem, outcome: Outcome,
 
 
 def require_demands(run: Run, statement: Statement, problem: Problem, outcomes: dict[str, Outcome]) -> None:
-    """Step 10: the policy's minima (T6, T14, T18, T25, T27)."""
+    """Step 10: refuse what is below the policy's minima (T6, T14, T18, T25, T27)."""
     policy = run.policy
     for which, commitment, least in (
         ("forget", statement.forget_set, policy.min_forget_records),

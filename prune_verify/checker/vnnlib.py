@@ -213,7 +213,7 @@ def _case(literals: list[_Literal], path: str, inputs: int, outputs: int) -> Cas
 
 
 def goals_of_property(network: Network, cases: list[Case], arithmetic: str) -> Goals:
-    """The goals whose proof is a proof of ``unsat``: one record per box, a clause per case, an atom per inequality.
+    """The goals that prove ``unsat``: a record per box, a clause per case, an atom per inequality; others are refused.
 
     An inequality ``c . y <= b`` fails where ``c . y > b``. Where there are fewer clauses or atoms than elsewhere, the
     first is repeated. A box that is empty has no input; it stays, with equal ends, and has to be proved all the same.

@@ -75,7 +75,7 @@ class TrainableNetwork(nn.Module):
             raise UnsupportedNetworkError(f"{name}: expected a Linear or Conv node, found none: nothing can be trained")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [batch, labels] of rows [batch, *input_shape]."""
+        """Logits [batch, labels] of rows x [batch, *input_shape]."""
         values = {0: x}
         for index, step in self._steps:
             values[index] = step([values[i] for i in self._nodes[index].inputs])

@@ -88,12 +88,12 @@ def mean_over_records(values: Doubles, limits: tuple[float, float], confidence: 
 
 
 def random_halves(count: int, splits: int, seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Ways to part networks into two halves of equal size, at random; of an odd number one network is left out."""
+    """The halves of ``splits`` ways to part ``count`` networks, drawn with a seed; of an odd number one is left out."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(count) for _ in range(splits)]
     return [(order[: count // 2], order[count // 2 : 2 * (count // 2)]) for order in orders]
 
 
 def spread_over_halves(values: Doubles, confidence: float) -> Estimate:
-    """The mean over ways to choose half of the networks, with the quantiles of those ways."""
+    """The mean of the values [ways] over ways to choose half of the networks, with quantiles at this confidence."""
     return Estimate(float(values.mean()), *quantiles(values, confidence))

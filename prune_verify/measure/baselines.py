@@ -91,7 +91,16 @@ def retrain(make: Callable[[], nn.Module], retain: Rows, *, epochs: int, seed: i
 
 
 def fine_tune(network: nn.Module, retain: Rows, *, epochs: int, seed: int, rate: float = _RATE) -> Unlearned:
-    """The network trained on with the retained records only."""
+    """The network trained on with the retained records only.
+
+    Args:
+        network: stays as it is.
+        retain: the records.
+        epochs: passes.
+        seed: of shuffling.
+        rate: of the optimiser's steps.
+
+    """
     start, found = time.monotonic(), copy.deepcopy(network).train()
     _epochs(found, retain, epochs, seed, rate)
     return Unlearned("fine-tune", found.eval(), time.monotonic() - start)

@@ -31,7 +31,7 @@ _CONFIDENCE = 0.95
 
 
 def strict(logits: Floats) -> Labels:
-    """The label with the greatest logit of each row, or -1 where it is tied or no number: int64 [rows]."""
+    """The label with the greatest of the logits [rows, labels], or -1 where it is tied or no number: int64 [rows]."""
     best = logits.max(axis=1, keepdims=True)
     return np.where((logits == best).sum(axis=1) == 1, logits.argmax(axis=1), -1).astype(np.int64)
 

@@ -64,13 +64,13 @@ class DataSet:
 
 
 def split(count: int, held_out: int, seed: int) -> tuple[Labels, Labels]:
-    """Indices of a training and a held-out part, drawn without replacement."""
+    """Indices of a training and a ``held_out`` part of ``count`` rows, drawn with a seed, without replacement."""
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def digits(seed: int = 0, held_out: int = 360) -> DataSet:
-    """scikit-learn's 1,797 digits of 8x8 grey levels 0..16, divided by 16, with a seeded hold-out part."""
+    """scikit-learn's 1,797 digits of 8x8 grey levels 0..16, divided by 16; ``held_out`` of them drawn with a seed."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -93,11 +93,10 @@ def mnist(folder: Path) -> DataSet:
 
 
 def adult_records(folder: Path) -> tuple[Records, Records, Encoding]:
-    """Adult's training and test records, and the encoding that the training file determines.
+    """Adult's training and test records in a folder, and the encoding that the training file determines.
 
     Columns of numbers are scaled to the training file's range (a few test values lie outside [0, 1]), the others
     are one-hot; '?' (missing) is a category of its own. The test file spells its labels with a full stop.
-
     """
     encoding = fit_encoding(folder / "adult-train.csv", "income", names=ADULT_COLUMNS)
     dotted = replace(encoding, labels=tuple(f"{label}." for label in encoding.labels))
@@ -111,6 +110,11 @@ def adult_records(folder: Path) -> tuple[Records, Records, Encoding]:
 
 
 def adult(folder: Path) -> DataSet:
-    """Adult (label 1: income above 50,000 dollars) from its two csv files, test values clipped to [0, 1]."""
+    """Adult (label 1: income above 50,000 dollars) from its two csv files, test values clipped to [0, 1].
+
+    Args:
+        folder: with adult.data and adult.test.
+
+    """
     train, test, _ = adult_records(folder)
     return DataSet("adult", train.x, train.y, np.clip(test.x, 0.0, 1.0), test.y)

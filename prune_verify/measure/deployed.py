@@ -2,6 +2,8 @@
 
 Latency of two networks is taken in turns, so that whatever else the machine does hits both alike; the ratio is the
 figure that another machine can repeat.
+
+Source: ONNX Runtime, ``InferenceSession`` and its session options; proc(5) for memory.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles of repeated measurements."""
+    """Median and quartiles, ``low`` and ``high``, of something measured several times."""
 
     median: float
     low: float
@@ -77,7 +79,7 @@ class Spread:
 
 
 def spread(values: Doubles) -> Spread:
-    """Median and quartiles of at least one value."""
+    """Median and quartiles of at least one of the values [n]."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Spread(float(middle), float(low), float(high))
 
@@ -115,7 +117,7 @@ def interleaved_latency(first: Deployed, second: Deployed, rows: Floats, rounds:
 
 
 def parameters_of(model: bytes) -> int:
-    """Numbers that the file stores as floating point: initialisers and constants, at any depth of use."""
+    """Numbers that the file of a model stores as floating point: initialisers and constants, at any depth of use."""
     graph = load_from_string(model).graph
     floats = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16}
     tensors = list(graph.initializer)
@@ -129,6 +131,9 @@ def peak_memory(model: bytes, rows: Floats) -> float | None:
     Args:
         model: ONNX bytes.
         rows: float32 [batch, *row].
+
+    Raises:
+        MeasureInputError: the process could not measure it.
 
     """
     if not Path("/proc/self/status").exists():

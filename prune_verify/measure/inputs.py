@@ -101,7 +101,7 @@ def require_new(paths: Sequence[Path | None]) -> None:
 
 
 def require_apart(first: Records, second: Records) -> None:
-    """Refuse two sets that share a record.
+    """Refuse two sets, the first and the second, that share a record.
 
     Raises:
         MeasureInputError: they do.
@@ -145,7 +145,7 @@ class Inputs:
         return tuple(self._found)
 
     def file(self, path: Path, what: str) -> bytes:
-        """The bytes of a file.
+        """The bytes of a file; ``what`` it is, for errors.
 
         Raises:
             CheckError: it cannot be read.
@@ -210,6 +210,12 @@ class Inputs:
 
 def require_same_form(first_name: str, first: Network, second_name: str, second: Network) -> None:
     """Refuse two networks that do not read the same rows or do not answer the same labels.
+
+    Args:
+        first_name: of the one network, for errors.
+        first: that network.
+        second_name: of the other.
+        second: that network.
 
     Raises:
         MeasureInputError: they do not.

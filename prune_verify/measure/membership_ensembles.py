@@ -183,7 +183,7 @@ def _unlearn_all(done: Done, ensemble: EnsembleAsked, bases: list[bytes], progre
 
 
 def require_recipe(recipe: Recipe, family: str) -> None:
-    """Refuse ways to forget that train from the start, but by another recipe than the networks they are compared to.
+    """Refuse a family of ways to forget that train from the start by another recipe than what they are compared to.
 
     Raises:
         MeasureInputError: they do.

@@ -76,7 +76,7 @@ class Done:
 
 
 def seeds_of(part: str, seed: int, count: int) -> tuple[int, ...]:
-    """Seeds of networks: other ones for each part of the work and each seed of the whole."""
+    """Seeds of ``count`` networks: other ones for each part of the work and each seed of the whole."""
     return tuple(np.random.default_rng((seed, _PARTS[part])).integers(2**31, size=count).tolist())
 
 

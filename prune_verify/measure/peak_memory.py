@@ -1,6 +1,8 @@
 """A process that answers some rows once and prints the KiB by which its peak memory grew; see ``deployed``.
 
 The peak is that of this program's own memory (``VmHWM``): the figure of ``getrusage`` would include its parent's.
+
+Source: proc(5), ``/proc/PID/status``.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Population:
 
     @classmethod
     def of(cls, public: LabelledRows, forget: LabelledRows, domain: tuple[float, float]) -> Population:
-        """The sample, checked against the forget set.
+        """The sample, a set of public records, checked against the forget set.
 
         Raises:
             RepairInputError: too few records of a label that is to be guessed, or a forget record in the sample.

@@ -170,7 +170,7 @@ def dense_patch(
 
 
 class DensePatched(nn.Module):
-    """The patched network of several points, each with its own support; for measuring and for export to ONNX."""
+    """The patched network of several points, patches with their own supports; for measuring and for export to ONNX."""
 
     def __init__(self, network: nn.Sequential, patches: list[DensePatch]) -> None:
         """Keep the network and the patches as float32.
@@ -193,7 +193,7 @@ class DensePatched(nn.Module):
         self._ends = [(patch.gate, patch.height) for patch in patches]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [rows, labels]."""
+        """Logits [rows, labels] of x [rows, *input_shape]."""
         logits: Tensor = self.network(x)
         for place, (gate, height) in enumerate(self._ends):
             weight, bias, slope, offset = (

@@ -40,7 +40,16 @@ class Sets:
 
     @classmethod
     def of(cls, forget: Rows, retain: Rows, test: Rows, most_others: int, seed: int) -> Sets:
-        """Take the others from the test set: at most so many, and never more than half of those with their labels."""
+        """Take the others from the test set: at most so many, and never more than half of those with their labels.
+
+        Args:
+            most_others: how many of them.
+            seed: of the draw.
+            forget: the forgotten records.
+            retain: the retained ones.
+            test: held-out records.
+
+        """
         rng = np.random.default_rng(seed)
         alike = rng.permutation(np.flatnonzero(np.isin(test.y, np.unique(forget.y))))
         chosen = np.zeros(len(test.y), dtype=np.bool_)
@@ -48,7 +57,7 @@ class Sets:
         return cls(forget, retain, _rows(test, chosen), _rows(test, ~chosen))
 
     def retained_part(self, most: int, seed: int) -> Rows:
-        """At most so many retained records, drawn."""
+        """At most so many retained records, drawn with a seed."""
         order = np.random.default_rng(seed).permutation(len(self.retain.y))[:most]
         return Rows(self.retain.x[order], self.retain.y[order])
 
@@ -79,12 +88,12 @@ def _rows(rows: Rows, chosen: npt.NDArray[np.bool_]) -> Rows:
 
 
 def joined(first: Rows, second: Rows) -> Rows:
-    """The records of both."""
+    """The records of the first and the second."""
     return Rows(np.concatenate([first.x, second.x]), np.concatenate([first.y, second.y]))
 
 
 def sizes_of(text: str, forgotten: int) -> tuple[int, ...]:
-    """The numbers of records of ``--records``, ascending, those below the number of forgotten records.
+    """The numbers of records in the text of ``--records``, ascending, those below the number of forgotten records.
 
     Raises:
         MeasureInputError: not integers from 1.
@@ -101,7 +110,7 @@ def sizes_of(text: str, forgotten: int) -> tuple[int, ...]:
 
 
 def known_of(sets: Sets, sizes: Sequence[int], seed: int) -> Iterator[Known]:
-    """Some of the forgotten records, the rest being watched; all of them; and others of the same labels."""
+    """By sizes and a seed: some forgotten records, the rest being watched; all of them; others of the same labels."""
     order = np.random.default_rng(seed).permutation(len(sets.forget.y))
     for size in sizes:
         chosen = np.zeros(len(order), dtype=np.bool_)
@@ -113,7 +122,7 @@ def known_of(sets: Sets, sizes: Sequence[int], seed: int) -> Iterator[Known]:
 
 
 def prototypes_of(sets: Sets, sizes: Sequence[int], seed: int) -> Iterator[Known]:
-    """The same for prototypes: so many forgotten records of each label, where a record of any label is left."""
+    """The same, by sizes and a seed, for prototypes: so many forgotten records a label, where one of any is left."""
     order = np.random.default_rng(seed).permutation(len(sets.forget.y))
     rank = np.empty(len(order), dtype=np.int64)  # of a record among those of its label
     for label in np.unique(sets.forget.y):

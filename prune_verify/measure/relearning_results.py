@@ -116,7 +116,7 @@ class Results:
         self._knows: list[float] = []  # of the control, on labels that it was trained on
 
     def require_room(self, modes: Sequence[str], sizes: Sequence[int]) -> None:
-        """Refuse, before hours of work, more rows than a measurement file has room for.
+        """Refuse, before hours of work, more rows (by modes and sizes) than a measurement file has room for.
 
         Raises:
             MeasureInputError: there are.
@@ -131,7 +131,7 @@ class Results:
             raise MeasureInputError(text)
 
     def measure(self, modes: Sequence[str], sizes: Sequence[int], progress: Progress) -> None:
-        """Run everything; ``progress`` counts networks times seeds times modes."""
+        """Run everything, for all sizes; ``progress`` counts networks times seeds times modes."""
         total, done = len(self._candidates) * len(self._seeds) * len(modes), 0
         with one_thread():
             for name, files in self._candidates.items():

@@ -53,6 +53,11 @@ class Forgetting:
 def clopper_pearson(hits: int, trials: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
     """The exact interval of a share.
 
+    Args:
+        hits: how often.
+        trials: of how many, at least 1.
+        confidence: between 0 and 1.
+
     Raises:
         ValueError: no trials, or more hits than trials.
 
@@ -67,7 +72,7 @@ def clopper_pearson(hits: int, trials: int, confidence: float = _CONFIDENCE) -> 
 
 
 def session_logits(model: bytes) -> Callable[[Floats], Floats]:
-    """A function from rows to the logits that onnxruntime gives: float32 [rows, labels]."""
+    """A function from rows to the logits that onnxruntime gives for a model: float32 [rows, labels]."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
@@ -79,7 +84,7 @@ def session_logits(model: bytes) -> Callable[[Floats], Floats]:
 
 
 def session_answers(model: bytes) -> Callable[[Floats], Labels]:
-    """A function from rows to the label that onnxruntime answers strictly, or -1 where the best logit is tied."""
+    """A function from rows to the label that onnxruntime answers for a model, or -1 where the best logit is tied."""
     logits_of = session_logits(model)
 
     def answers(rows: Floats) -> Labels:

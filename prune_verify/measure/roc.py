@@ -90,6 +90,11 @@ def roc(members: Doubles, non_members: Doubles) -> Roc:
 def clopper_pearson(hits: float, of: int, confidence: float) -> tuple[float, float]:
     """The exact interval of a share: it covers the truth at least as often as it says, for every truth.
 
+    Args:
+        hits: how often.
+        of: how many.
+        confidence: between 0 and 1.
+
     Source: Clopper and Pearson (1934).
 
     """

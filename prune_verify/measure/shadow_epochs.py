@@ -45,7 +45,7 @@ class Fit:
     loss: float
 
     def reaches(self, goal: Fit) -> bool:
-        """Whether it is as close as another."""
+        """Whether it is as close as the goal."""
         return self.accuracy >= goal.accuracy and self.loss <= goal.loss
 
 

@@ -352,6 +352,17 @@ def train_many(
     """Logits float32 [networks, queries, labels] of networks, each trained on its part of the records.
 
     Args and errors are those of :class:`Networks` and :func:`train_with_accuracy`.
+
+    Args:
+        memberships: bool [networks, rows].
+        seeds: one for each network.
+        queries: float32 [queries, *input_shape].
+        cache: folder for logits, by content; or None.
+        workers: processes.
+        recipe: how each is trained.
+        rows: all records.
+        progress: called with a name, steps done and steps in all.
+
     """
     networks = Networks(recipe, rows, memberships, tuple(seeds))
     return train_with_accuracy(networks, queries, cache=cache, workers=workers, progress=progress).logits
@@ -360,6 +371,6 @@ def train_many(
 def train_bases(
     networks: Networks, *, cache: Path | None = None, workers: int = 1, progress: Progress = _silent
 ) -> list[bytes]:
-    """The same networks as ONNX files, to unlearn from; arguments and errors of :func:`train_with_accuracy`."""
+    """The same networks as ONNX files, to unlearn from; arguments (cache, workers) of :func:`train_with_accuracy`."""
     found = _results(networks, networks.rows.x[:1], cache, workers, progress, whole=True)
     return [data[8:] for data in found]

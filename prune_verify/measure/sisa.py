@@ -38,7 +38,7 @@ class Averaged(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [rows, labels]."""
+        """Logits [rows, labels] of x [rows, *input_shape]."""
         return torch.stack([network(x) for network in self.networks]).mean(dim=0)
 
 

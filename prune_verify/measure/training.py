@@ -29,7 +29,7 @@ def small_mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 def small_cnn(labels: int = 10) -> nn.Sequential:
-    """Two convolutions with stride 2 and two dense layers, for rows of shape 1 x 28 x 28."""
+    """Two convolutions with stride 2 and two dense layers, from rows of shape 1 x 28 x 28 to so many labels."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 4, stride=2, padding=1),
         nn.ReLU(),
@@ -64,6 +64,9 @@ def passes(
         weight_decay: its L2 penalty.
         generator: of the order of rows, on the CPU; the global one by default.
         fused: Adam in one kernel: about a quarter quicker on small networks, and other last bits.
+
+    Returns:
+        The number of each pass that is over.
 
     """
     x, y = rows
@@ -149,7 +152,14 @@ def train_certified(
 
 
 def export_onnx(network: nn.Module, example: npt.NDArray[np.float32], opset: int = 17) -> bytes:
-    """ONNX bytes with a symbolic batch axis, input ``x`` and output ``logits``."""
+    """ONNX bytes with a symbolic batch axis, input ``x`` and output ``logits``.
+
+    Args:
+        network: in evaluation mode.
+        example: float32 [rows, *input_shape]; the first row is used.
+        opset: of the file.
+
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter announces its own successor
@@ -167,5 +177,5 @@ def export_onnx(network: nn.Module, example: npt.NDArray[np.float32], opset: int
 
 
 def accuracy(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:
-    """Share of rows answered with their label."""
+    """Share of the answers [rows] that are the labels [rows]."""
     return float(np.mean(answers == labels))

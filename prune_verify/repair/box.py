@@ -29,14 +29,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def float32_not_below(values: Doubles) -> Row:
-    """The least float32 numbers that are not below ``values``; +inf above the greatest finite one."""
+    """The least float32 numbers that are not below ``values`` (any shape); +inf above the greatest finite one."""
     with np.errstate(over="ignore"):
         near = values.astype(np.float32)
     return np.where(near < values, np.nextafter(near, np.float32(np.inf)), near)
 
 
 def float32_not_above(values: Doubles) -> Row:
-    """The greatest float32 numbers that do not exceed ``values``; -inf below the least finite one."""
+    """The greatest float32 numbers that do not exceed ``values`` (any shape); -inf below the least finite one."""
     return -float32_not_below(-values)
 
 

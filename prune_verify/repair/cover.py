@@ -39,7 +39,7 @@ def _packed(bits: npt.NDArray[np.bool_]) -> Words:
 
 
 def members(words: Words, count: int) -> npt.NDArray[np.int64]:
-    """The indices of the bits that are set among the first ``count``."""
+    """The indices of the bits that are set among the first ``count`` of words [n]."""
     return np.flatnonzero(np.unpackbits(words.view(np.uint8), count=count))
 
 
@@ -77,7 +77,7 @@ class Table:
         return _words(self.count)
 
     def reached(self, limits: Thresholds) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Per coordinate: does any record pass the lower threshold, the upper one? Two arrays bool [n]."""
+        """Per coordinate: does any record pass the lower of the limits, the upper one? Two arrays bool [n]."""
         return self.least <= limits.below, self.greatest >= limits.above
 
 
@@ -110,7 +110,7 @@ class Separation:
 
 
 def separate(parts: list[tuple[Table, Thresholds]]) -> Separation:
-    """The separation over the rows of all tables, each with its thresholds; a table starts on a word of its own."""
+    """The separation over the rows of all parts, tables with their thresholds; a table starts on a word of its own."""
     useful = np.logical_or.reduce([below | above for below, above in (t.reached(limits) for t, limits in parts)])
     coordinates = np.flatnonzero(useful)
     bits = np.zeros((len(coordinates), sum(table.words for table, _ in parts)), dtype=np.uint64)
@@ -127,7 +127,7 @@ def separate(parts: list[tuple[Table, Thresholds]]) -> Separation:
 
 
 def planes_of(parts: list[tuple[npt.NDArray[np.bool_], int]]) -> list[Words]:
-    """Needs as bit planes: for each table the rows that count (bool [count]), and how often each is to be covered."""
+    """Needs as bit planes; parts: per table the rows that count (bool [count]), and how often each is to be covered."""
     height = max(need for _, need in parts)
     return [
         np.concatenate([_packed(rows if need > level else np.zeros_like(rows)) for rows, need in parts])

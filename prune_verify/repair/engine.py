@@ -263,7 +263,7 @@ def intervals_of(box: Box, coordinates: list[int]) -> tuple[Interval, ...]:
 
 
 def gamma_of(coordinates: int, gap: Fraction) -> np.float32:
-    """The least slope at which a violation of the gap closes the gate for certain (rule gate_closed)."""
+    """The least slope at which a violation of the gap in so many coordinates closes the gate (rule gate_closed)."""
     terms = 2 * coordinates + 4
     return round_up((1 + terms * rules.U) / (gap - terms * _TINY))
 

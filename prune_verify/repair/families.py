@@ -80,7 +80,7 @@ class Work:
         return "records+class" if self.classes else "records"
 
     def rows(self, which: str) -> LabelledRows:
-        """The forget or the retained set.
+        """The set ``which``, ``forget`` or ``retain``.
 
         Raises:
             RepairInputError: it is missing.

@@ -42,7 +42,7 @@ class HeadBounds:
 
 
 def head_bounds(base: Network, labels: tuple[int, ...], domain: Domain, arithmetics: tuple[str, ...]) -> HeadBounds:
-    """R and Z over the domain for the labels of A.
+    """R and Z of the base over the domain for these labels, for each of the arithmetics.
 
     Raises:
         InfeasiblePatchError: the base may overflow on the domain.

@@ -48,7 +48,7 @@ _WORD = 64
 
 @dataclass(frozen=True, eq=False)
 class SiteTable:
-    """What balls can become at a site, rounded outward: float32 [coordinates, balls] each."""
+    """What records are at a hidden site: ``low`` and ``high``, enclosures of their balls, float32 [rows, n]."""
 
     low: Floats
     high: Floats

@@ -28,6 +28,11 @@ _BAND = Fraction(5)
 def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[str, int, int], None]) -> Found:
     """Train a patch, for records or for a concept of which they are a sample.
 
+    Args:
+        progress: called with a name, steps done and steps in all.
+        work: what was read.
+        options: of ``repair``.
+
     Raises:
         RepairInputError: a domain or an option that training cannot use.
         InfeasiblePatchError: a forget record not shown to be forgotten (``--concept`` asks it of a sample,

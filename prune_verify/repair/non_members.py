@@ -42,13 +42,19 @@ class NonMembers:
 
 
 def margins_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The margin [rows] of each row's label over the best other, in logits."""
+    """The margin [rows] of each of the labels [rows] over the best other, in logits."""
     own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
     return logits[own] - logits.masked_fill(own, -torch.inf).amax(dim=1)
 
 
 def drawn_margins(base: Network, forget_y: Labels, non_members: NonMembers, seed: int) -> Floats:
     """For each forget record the margin that the base gives a non-member of its label, drawn with a seed.
+
+    Args:
+        forget_y: int64 [rows], the labels.
+        seed: of the draws.
+        base: the network.
+        non_members: to draw from.
 
     Returns:
         float32 [forget], in logits; without replacement as long as there are enough.
@@ -71,7 +77,7 @@ def drawn_margins(base: Network, forget_y: Labels, non_members: NonMembers, seed
 
 
 def discrepancy(first: Tensor, second: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of two sets of rows [rows, n], Gaussian kernels of three widths."""
+    """Squared maximum mean discrepancy of the first and second set of rows [rows, n]; Gaussian kernels, 3 widths."""
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         squared = ((a.unsqueeze(1) - b.unsqueeze(0)) ** 2).sum(dim=2)

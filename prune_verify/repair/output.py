@@ -1,4 +1,7 @@
-"""Writing the folder of a repair: all files or none, those that hold records for the owner's eyes only."""
+"""Writing the folder of a repair: all files or none, those that hold records for the owner's eyes only.
+
+Source: FORMATS section 3 ("Ctrl-C leaves no half-written file").
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ SECRET = ("forget.npz", "retain.npz", "redirect.key", "stream.json", "checked.np
 
 
 def require_writable(out: Path) -> None:
-    """Refuse a folder that cannot be written before any work is done.
+    """Refuse a folder ``out`` that cannot be written before any work is done.
 
     Raises:
         RepairInputError: the same.

@@ -35,14 +35,14 @@ _NUMBERS_AT_ONCE = 2**26
 
 @dataclass(frozen=True, eq=False)
 class Balls:
-    """Boxes: balls cut to the domain; tensors [rows, *input_shape], in input units."""
+    """Boxes from ``lower`` to ``upper``: balls cut to the domain; tensors [rows, *input_shape], in input units."""
 
     lower: Tensor
     upper: Tensor
 
     @classmethod
     def around(cls, x: Floats, radius: Fraction | float, domain: tuple[float, float]) -> Balls:
-        """Balls of ``radius`` around rows, inside the domain."""
+        """Balls of ``radius`` around rows x [rows, *input_shape], inside the domain."""
         centre, reach = torch.from_numpy(np.array(x)), float(radius)
         return cls((centre - reach).clamp(min=domain[0]), (centre + reach).clamp(max=domain[1]))
 
@@ -50,12 +50,12 @@ class Balls:
         return len(self.lower)
 
     def rows(self, chosen: Tensor | slice) -> Balls:
-        """Some of them."""
+        """Those of the rows that are chosen [n]."""
         return Balls(self.lower[chosen], self.upper[chosen])
 
 
 def chain(shape: tuple[int, ...], widths: list[int]) -> nn.Sequential:
-    """A ReLU chain with these layer widths, input and output included; the last layer has no bias."""
+    """A ReLU chain with layer widths of this shape, input and output included; the last layer has no bias."""
     parts: list[nn.Module] = [nn.Flatten()] if len(shape) != 1 else []
     for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
         parts += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -63,7 +63,7 @@ def chain(shape: tuple[int, ...], widths: list[int]) -> nn.Sequential:
 
 
 def learned_patch(patch: nn.Sequential, labels: int) -> LearnedPatch:
-    """The parameters of a chain as the checker reads them; a layer without a bias has zeros."""
+    """The parameters of a patch (a chain) for so many labels as the checker reads them; no bias is zeros."""
     layers = []
     for part in patch:
         if isinstance(part, nn.Linear):
@@ -77,7 +77,15 @@ def learned_patch(patch: nn.Sequential, labels: int) -> LearnedPatch:
 
 
 def runners_up(base: Network, x: Floats, y: Labels, barred: Labels | None = None) -> Labels:
-    """The best label at each record other than ``y`` and, where that leaves any, than those barred."""
+    """The best label at each record other than ``y`` and, where that leaves any, than those barred.
+
+    Args:
+        base: the network.
+        x: float32 [rows, *input_shape].
+        y: int64 [rows].
+        barred: int64 [n] labels, or None.
+
+    """
     logits = evaluate(base, x).astype(np.float64)
     if barred is not None and len(set(barred.tolist())) < base.labels:
         logits[:, barred] = -np.inf
@@ -109,6 +117,14 @@ def interval_margins(patch: nn.Sequential, balls: Balls, labels: Tensor, targets
 
     With a ``slope`` above 0 a negative lower end of a ReLU counts as that share of itself instead of 0: as sound,
     looser, and with a gradient where a gate is closed that should be open.
+
+    Args:
+        patch: the chain.
+        labels: int64 [rows].
+        targets: int64 [rows].
+        slope: of ReLUs below 0, for gradients.
+        balls: the boxes.
+
     """
     low, high, weight = _hidden_ends(patch, balls, slope)
     form = weight[targets] - weight[labels]
@@ -116,7 +132,7 @@ def interval_margins(patch: nn.Sequential, balls: Balls, labels: Tensor, targets
 
 
 def interval_changes(patch: nn.Sequential, balls: Balls) -> Tensor:
-    """Upper bounds [rows] of the largest |P_j|, by intervals."""
+    """Upper bounds [rows] of the largest |P_j| of a patch, by intervals."""
     low, high, weight = _hidden_ends(patch, balls, 0.0)
     up, down = weight.clamp(min=0).T, weight.clamp(max=0).T
     return torch.maximum(high @ up + low @ down, -(low @ up + high @ down)).amax(dim=1)
@@ -139,6 +155,8 @@ class _Sum(nn.Module):
 
 class PatchBounds:
     """The base, P and N + P under bounds.
+
+    Methods take balls, and of each the label and the one that is to win, int64 [rows]: ``labels``, ``targets``.
 
     Args:
         base: the base network.

@@ -67,7 +67,7 @@ class LiveRequest:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What is live.
+    """What is live; hashes have shape [records].
 
     Args:
         base: digest of the base network.
@@ -111,7 +111,7 @@ class Stream:
         return np.isin(hashes, self.checked)
 
     def with_checked(self, hashes: Hashes, conflicts: Sequence[int]) -> Stream:
-        """The stream, knowing of the retained records with these hashes, and of their conflicts."""
+        """The stream, knowing of the retained records with these hashes [records], and of their conflicts."""
         outside = np.ones(len(hashes), dtype=np.bool_)
         outside[list(conflicts)] = False
         return replace(self, checked=np.unique(hashes[outside]))
@@ -159,6 +159,11 @@ class Stream:
         """The stream without some requests, with the records and gates that others still need, renumbered.
 
         A gate that was for a withdrawn record as well is left out: what else it was for gets a gate of its own.
+
+        Args:
+            references: of the requests that are taken back.
+            forget: the live records.
+            gates: those that stand.
 
         Raises:
             RepairInputError: a reference that no live request has.

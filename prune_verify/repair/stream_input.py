@@ -150,6 +150,11 @@ def onto(options: argparse.Namespace, base: LoadedModel) -> Live:
 def begun(options: argparse.Namespace, base: LoadedModel, sets: Mapping[str, Records]) -> Live:
     """A new stream, with the threat model that all of its requests will have.
 
+    Args:
+        base: the network.
+        sets: forget and retained set, by name.
+        options: of ``repair``.
+
     Raises:
         RepairInputError: a threat model that streams do not know.
         CheckError: an amount or a domain cannot be read.
@@ -198,7 +203,7 @@ def test_rows(options: argparse.Namespace, base: LoadedModel, model: ThreatModel
 
 
 def retained(sets: Mapping[str, Records], forget: LabelledRows) -> LabelledRows:
-    """The retained set, which holds no live forget record.
+    """The retained set of the sets, which holds no live forget record.
 
     Raises:
         RepairInputError: it is missing where there are records to forget, or holds one of them.

@@ -56,7 +56,10 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The terms of one step, before the forget term's weight; scalars with gradients."""
+    """The terms of one step, before the forget term's weight; shape [], with gradients.
+
+    They are ``forget``, ``retain``, ``privacy`` and ``size``.
+    """
 
     forget: Tensor
     retain: Tensor

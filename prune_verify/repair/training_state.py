@@ -84,7 +84,7 @@ def _decimal(value: float | None) -> str | None:
 
 
 def run_digest(base: Network, arrays: Sequence[Array], settings: Mapping[str, object]) -> str:
-    """SHA-256 of a training run's inputs: the base, the records and every setting."""
+    """SHA-256 of a training run's inputs: the base, the records (arrays of any shape) and all settings."""
     told = {name: _plain(value) for name, value in sorted(settings.items())}
     digest = hashlib.sha256(base.digest().encode())
     digest.update(json.dumps(told, sort_keys=True).encode())
@@ -133,7 +133,7 @@ class Checkpoint:
             raise RepairInputError(text)
 
     def save(self, run: str, saved: Saved) -> None:
-        """Replace the file.
+        """Replace the file, for the run with this digest.
 
         Raises:
             RepairInputError: it cannot be written.
