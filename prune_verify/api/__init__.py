@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from prune_verify.api.auditing import audit, keygen, sign, trust, verify
 from prune_verify.api.errors import RefusalError
+from prune_verify.api.measuring import Measurement, measure
 from prune_verify.api.owning import certify, repair
 from prune_verify.api.results import Certificate, Files, Key, Patched, Statement, TrustStore, Verdict
 
@@ -50,6 +51,7 @@ __all__ = [
     "Certificate",
     "Files",
     "Key",
+    "Measurement",
     "Patched",
     "RefusalError",
     "Statement",
@@ -58,6 +60,7 @@ __all__ = [
     "audit",
     "certify",
     "keygen",
+    "measure",
     "repair",
     "sign",
     "trust",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECORDS", "Inputs"]
 
-RECORDS = ("forget", "retain", "non_members", "test", "training", "superseded_forget")
+RECORDS = ("forget", "retain", "non_members", "test", "training", "superseded_forget", "public")
 _SAMPLE = 32  # rows of each set on which a module's answers are compared with its file's
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +18,14 @@ if TYPE_CHECKING:  # torch and numpy are known to type checkers here; a user's o
     from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
+    from prune_verify.api.measuring import Measurement
+
 
 __all__ = [
     "Array",
     "AuditOptions",
     "CertifyOptions",
+    "MeasureOptions",
     "ModelLike",
     "Number",
     "PathLike",
@@ -213,7 +216,7 @@ class CertifyOptions(RequestOptions, _Tables, _Work, total=False):
     workers: int
     cluster: str
     cache: PathLike
-    measurements: PathLike | Sequence[PathLike]
+    measurements: Sequence[PathLike | Measurement]
 
 
 class SignOptions(TypedDict, total=False):
@@ -302,7 +305,7 @@ class VerifyOptions(_Inputs, total=False):
     report_json: PathLike
     test: RecordsLike
     learning: PathLike
-    measurements: PathLike | Sequence[PathLike]
+    measurements: Sequence[PathLike | Measurement]
 
 
 class AuditOptions(_Inputs, total=False):
@@ -352,6 +355,93 @@ class AuditOptions(_Inputs, total=False):
     ca: PathLike
     proxy: str
     progress: bool
+
+
+class MeasureOptions(_Tables, _Work, total=False):
+    """Options of :func:`~prune_verify.api.measure`; each word has some of them.
+
+    Args:
+        base: the network before, where the patched one is no result of :func:`~prune_verify.api.repair`.
+        out: the measurement file to write, or of ``membership`` the folder; it must not exist.
+        patch: of ``disclosure``: ``patch.json``.
+        forget: the forget set.
+        retain: the retained set.
+        test: held-out records.
+        public: of ``disclosure``: records of the same population that were not forgotten.
+        non_members: of ``membership``: records that the base never saw.
+        example: float32 rows [n, *input shape] to export modules with; by default the first record.
+        against: of ``relearning`` and ``membership``: other networks by name, as files.
+        subgroups: of ``accuracy``: csv or npz file with attributes of the test records.
+        subgroup_column: attributes to part by.
+        rounds: of ``accuracy``: timings of each network.
+        no_cost: of ``accuracy``: leave out latency and memory.
+        image: of ``disclosure``: ``HxW``, rows are grey pictures.
+        shifts: of ``disclosure``: most pixels of shifted copies.
+        domain: of ``disclosure``: ends of every number.
+        radius: of forget balls, in input units.
+        retained_radius: of retained balls, in input units.
+        svg: where to draw.
+        modes: of ``relearning``: ``head``, ``full``, ``prototype``, ``strip``.
+        records: of ``relearning``: how many forgotten records the attacker has.
+        recovered: of ``relearning``: share of the base's accuracy that counts as back.
+        retained: of ``relearning``: retained records that the attacker trains on as well.
+        others: of ``relearning``: records of the same labels, for benign fine-tuning.
+        seeds: of ``relearning``: how many seeds, one control for each.
+        control_epochs: of the control.
+        control_rate: of the control.
+        shadows: of ``membership``: shadow networks, an even number.
+        retrained: of ``membership``: genuine retrains.
+        ensembles: of ``membership``: networks of each kind, 20 or more.
+        family: of ``membership``: how ensembles unlearn.
+        epochs: of training.
+        batch: records per step.
+        rate: learning rate.
+        weight_decay: Adam's L2 penalty.
+        cache: folder for trained networks, by content; a run that was ended goes on.
+        workers: processes that train.
+        device: where networks are trained.
+
+    """
+
+    base: ModelLike
+    out: PathLike
+    patch: PathLike
+    forget: RecordsLike
+    retain: RecordsLike
+    test: RecordsLike
+    public: RecordsLike
+    non_members: RecordsLike
+    example: Array
+    against: Mapping[str, PathLike]
+    subgroups: PathLike
+    subgroup_column: str | Sequence[str]
+    rounds: int
+    no_cost: bool
+    image: str
+    shifts: int
+    domain: tuple[Number, Number]
+    radius: Number
+    retained_radius: Number
+    svg: PathLike
+    modes: Sequence[str]
+    records: Sequence[int]
+    recovered: Number
+    retained: int
+    others: int
+    seeds: int
+    control_epochs: int
+    control_rate: Number
+    shadows: int
+    retrained: int
+    ensembles: int
+    family: str
+    epochs: int
+    batch: int
+    rate: Number
+    weight_decay: float
+    cache: PathLike
+    workers: int
+    device: Literal["auto", "cpu", "cuda"]
 
 
 class TrustOptions(TypedDict, total=False):

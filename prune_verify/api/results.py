@@ -16,11 +16,18 @@ from prune_verify.checker.verdict import VERIFIED, ClaimVerdict
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Certificate", "Files", "Key", "Patched", "Statement", "TrustStore", "Verdict", "claims_of"]
+__all__ = ["Certificate", "Files", "Key", "Patched", "Statement", "TrustStore", "Verdict", "claims_of", "html_table"]
 
 
-def _table(title: str, rows: Sequence[tuple[str, object]], text: str = "") -> str:
-    """An HTML table of names and values, and text below it; escaped."""
+def html_table(title: str, rows: Sequence[tuple[str, object]], text: str = "") -> str:
+    """An HTML table of names and values, and text below it; escaped.
+
+    Args:
+        title: its caption.
+        rows: names and values, shown as text.
+        text: shown below, as it is spaced.
+
+    """
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
     more = f"<pre>{escape(text)}</pre>" if text else ""
     return f"<table><caption>{escape(title)}</caption>{cells}</table>{more}"
@@ -139,7 +146,7 @@ class Patched:
             ("bits of records in the patch", self.disclosed_bits),
             ("retained records in conflict", len(self.conflicts)),
         ]
-        return _table("patched network (not proved yet)", rows, "\n".join(self.notes))
+        return html_table("patched network (not proved yet)", rows, "\n".join(self.notes))
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ class Statement:
         return self.text
 
     def _repr_html_(self) -> str:
-        return _table("statement (not signed yet)", [("file", self.path), *_counted(self.claims)])
+        return html_table("statement (not signed yet)", [("file", self.path), *_counted(self.claims)])
 
 
 @dataclass(frozen=True)
@@ -208,7 +215,7 @@ class Certificate:
 
     def _repr_html_(self) -> str:
         rows = [("file", self.path), ("payload sha256", self.payload_sha256), ("signed by", self.keyid)]
-        return _table("certificate", rows)
+        return html_table("certificate", rows)
 
 
 @dataclass(frozen=True)
@@ -273,7 +280,7 @@ class Verdict:
         return self.text
 
     def _repr_html_(self) -> str:
-        return _table(f"{self.word} ({self.code})", _counted(self.claims), self.text)
+        return html_table(f"{self.word} ({self.code})", _counted(self.claims), self.text)
 
 
 @dataclass(frozen=True)

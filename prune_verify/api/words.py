@@ -97,6 +97,7 @@ def _is_list(value: object) -> TypeGuard[Sequence[object]]:
 
 def _text(name: str, value: object) -> str:
     """One value as the command line would have it; float64 numbers exactly as Python shows them, without exponent."""
+    value = getattr(value, "path", value)  # results of other calls stand for their files
     if isinstance(value, str | Path | int):
         return str(value)
     if isinstance(value, Fraction):

@@ -277,3 +277,45 @@ def test_a_served_network_is_audited(shift: float, word: str) -> None:
         found = pv.audit(served.url, certificate=EXAMPLE / "digits.unlearn.json", **example_inputs(), **options)
     assert found.word == word
     assert found.data["audit"]["queries"] == 100
+
+
+@pytest.mark.prover
+def test_what_is_measured_goes_into_the_statement(problem, chain, tmp_path: Path) -> None:
+    _, _, (retain_x, retain_y) = problem
+    patched = chain[0]
+    found = pv.measure("accuracy", patched, test=(retain_x[:60], retain_y[:60]), rounds=3, out=tmp_path / "a.json")
+    assert found["test.accuracy.base"] == 1.0
+    assert found["forget.accuracy.patched"] == 0.0
+    assert "measured, not proved" in found._repr_html_()
+    statement = pv.certify(patched, measurements=[found], cross_check=0, out=tmp_path)
+    kinds = {one["kind"] for one in json.loads(statement.path.read_text())["predicate"]["measurements"]}
+    assert "accuracy.test.accuracy.base" in kinds
+    with pytest.raises(pv.RefusalError, match="never overwritten"):
+        pv.measure("accuracy", patched, test=(retain_x[:60], retain_y[:60]), no_cost=True, out=tmp_path / "a.json")
+
+
+@pytest.mark.prover
+def test_other_words_of_measure(problem, chain, tmp_path: Path) -> None:
+    network, _, (x, y) = problem
+    options = {"shadows": 8, "epochs": 2, "non_members": (x[:40], y[:40])}
+    sets = {"forget": (x[40:60], y[40:60]), "retain": (x[60:], y[60:])}
+    found = pv.measure("membership", chain[0].path, base=network, **sets, **options, out=tmp_path / "m")
+    assert found.path.is_file()
+    assert found.word == "membership"
+    told = pv.measure("disclosure", chain[0], public=(x, y), out=tmp_path / "d.json")
+    assert told.rows
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda t: pv.measure("speed", t / "p.onnx"), "word: expected one of accuracy, disclosure"),
+        (lambda t: pv.measure("accuracy", t / "p.onnx"), "base: needed"),
+        (lambda t: pv.measure("disclosure", t / "p.onnx", base=t / "b", out=t / "o"), "patch: needed"),
+        (lambda t: pv.measure("accuracy", t / "p", base=t / "b", out=t / "o", test=t, shadows=2), "unrecognized arguments: --shadows"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured(call, text, tmp_path: Path) -> None:
+    with pytest.raises(pv.RefusalError, match=text) as error:
+        call(tmp_path)
+    assert error.value.code == "E_USAGE"

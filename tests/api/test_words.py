@@ -16,6 +16,7 @@ from prune_verify.api.auditing import _add_verify
 from prune_verify.api.words import REPEATED, _Parser, parsed
 from prune_verify.audit.endpoint_options import add_audit
 from prune_verify.audit.key_options import add_sign
+from prune_verify.measure.command import WORDS
 from prune_verify.repair_options import add_repair
 from prune_verify.verb_options import add_certify, add_request
 
@@ -48,14 +49,22 @@ def test_every_option_of_a_command_is_a_keyword(add, options, beside) -> None:
     assert of_command == of_call
 
 
+def test_every_option_of_a_word_of_measure_is_a_keyword() -> None:
+    of_words = {name for word, _ in WORDS.values() for name in dests(word.add_options)}
+    assert of_words - PLACES == set(keywords.MeasureOptions.__annotations__) - PLACES - {"example", "progress"}
+
+
 def test_options_that_are_repeated_are_those_of_the_parsers() -> None:
     repeated = {
         name
-        for add in (add_repair, add_request, add_certify, add_sign, _add_verify, add_audit)
+        for add in (
+            *(add_repair, add_request, add_certify, add_sign, _add_verify, add_audit),
+            *(word.add_options for word, _ in WORDS.values()),
+        )
         for name, action in dests(add).items()
         if isinstance(action, argparse._AppendAction)
     }
-    assert repeated == REPEATED - {"base", "against", "subgroup_column"}  # of trust and of words of measure
+    assert repeated == REPEATED - {"base"}  # of trust
 
 
 @pytest.mark.parametrize(
