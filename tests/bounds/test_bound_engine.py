@@ -118,7 +118,7 @@ def test_a_network_without_relus_can_be_bounded() -> None:
 
 def test_a_bound_that_is_not_finite_is_refused() -> None:
     network = mlp(4, 4, 3)
-    objective, low, high = _row(network)
+    objective, low, high = _row(network, 1000.0)  # whatever the weights are, logits reach 2
     with pytest.raises(BoundsError):
         BoundEngine(network).lower_bounds(objective * np.float32(3e38), low, high)
 
