@@ -26,6 +26,7 @@ Labels = npt.NDArray[np.int64]
 _SHARED = 0.1  # of the covariance, from all labels
 _NARROWEST = 1e-3  # least standard deviation of a direction, of the widest one's
 _PENALTIES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
+_LEAST_SPREAD = 1e-200  # so that a penalty of it is no subnormal number, by which nothing can be divided
 _NEIGHBOURS = (1, 4, 16, 64)
 _HELD_OUT = 0.25
 _FEWEST = 8
@@ -103,7 +104,10 @@ def _ridge(x: Doubles, queries: Doubles, coordinates: Labels, penalty: float) ->
     middle = x.mean(axis=0)
     known, all_ = x[:, coordinates] - middle[coordinates], x - middle
     square = known.T @ known
-    shrink = penalty * max(float(np.trace(square)) / len(coordinates), np.finfo(np.float64).tiny)
+    spread = float(np.trace(square)) / len(coordinates)
+    if not spread > 0:  # numbers that are the same in every record tell nothing of the others
+        return np.tile(middle, (len(queries), 1))
+    shrink = penalty * max(spread, _LEAST_SPREAD)
     slopes = np.linalg.solve(square + shrink * np.eye(len(coordinates)), known.T @ all_)
     return np.asarray((queries - middle[coordinates]) @ slopes + middle)
 

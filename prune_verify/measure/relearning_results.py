@@ -244,8 +244,12 @@ class Results:
         for name, mode, records in self._found:
             if records == ALL and mode != "prototype":
                 epochs, late = self._epochs((name, mode, records))
-                words = f"{name}: {mode}: back after {np.mean(epochs):.1f} epochs on all forgotten records"
-                lines.append(words + (f" ({late} of {len(epochs)} seeds not within them)" if late else ""))
+                who, on = f"{name}: {mode}", "on all forgotten records"
+                some = f" ({late} of {len(epochs)} seeds not at all, counted as all epochs)" if late else ""
+                back = f"back after {np.mean(epochs):.1f} epochs {on}{some}"
+                if late == len(epochs):
+                    back = f"not back within {self._attack.epochs} epochs {on}"
+                lines.append(f"{who}: {back}")
         return lines
 
     def series(self) -> dict[str, tuple[str, ...]]:

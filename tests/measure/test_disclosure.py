@@ -19,7 +19,7 @@ from prune_verify.measure.datasets import DataSet, digits
 from prune_verify.measure.disclosure import Knowledge, bootstrap_interval, measure_disclosure
 from prune_verify.measure.gate_inversion import GateInverter, edges_of_gate
 from prune_verify.measure.patch_search import PatchSearch
-from prune_verify.measure.population import Population, conditional_guess
+from prune_verify.measure.population import Population, _ridge, conditional_guess
 from prune_verify.measure.training import export_onnx, small_mlp, train
 from prune_verify.repair.copies import shifted_copies
 from prune_verify.repair.engine import repair_box
@@ -273,3 +273,17 @@ def test_a_site_that_the_base_has_not_is_refused(sets) -> None:
         measure_disclosure(wide_base(8), patch, forget, public)
     with pytest.raises(RepairInputError, match="bootstrap"):
         bootstrap_interval(np.zeros(0))
+
+
+def test_numbers_that_are_the_same_in_every_public_record_tell_nothing_of_the_others() -> None:
+    """A record with ink where its label has none in the sample: regression on it gives the label's mean."""
+    rng, known = np.random.default_rng(0), np.array([0, 1])
+    for constant in (0.0, 1e-160, 1e-250):
+        x = rng.random((40, 6))
+        x[:, :2] = constant * rng.integers(0, 2, (40, 2))
+        found = conditional_guess(Population(x, np.zeros(40, np.int64)), 0, known, np.array([0.5, 0.25]))
+        assert np.isfinite(found).all()
+        assert found[:2].tolist() == [0.5, 0.25]
+    blank = np.concatenate([np.zeros((40, 2)), x[:, 2:]], axis=1)
+    guessed = _ridge(blank, np.array([[0.5, 0.25], [0.0, 0.0]]), known, 1e-4)
+    assert guessed == pytest.approx(np.stack([blank.mean(axis=0)] * 2))

@@ -234,6 +234,9 @@ def test_a_control_that_knows_the_records_is_back_at_once(results) -> None:
     assert float(rows["patched-beside-retrain.full.all.epochs"].value) == control - own
     assert "which count as that" in rows["patched.head.all.epochs"].note  # gates stand behind the head
     assert len({row.name for row in results.rows()}) == len(results.rows())
+    said = " ".join(results.said())
+    assert "patched: head: not back within 4 epochs on all forgotten records" in said
+    assert "retrain: full: back after 0.0 epochs on all forgotten records" in said
 
 
 def test_curves_are_shares_with_their_least_and_greatest_seed(results) -> None:
