@@ -14,7 +14,7 @@ GUIDES = (
     "keys-on-tokens", "foreign-networks", "pytorch-modules", "conflicts", "audit-an-endpoint", "measure",
     "measure-membership", "prove-vnnlib",
 )  # fmt: skip
-EXPLANATIONS = ("what-is-proved", "trust-base", "exact-gates", "arithmetic", "measured-and-proved")
+EXPLANATIONS = ("what-is-proved", "threat-model", "trust-base", "exact-gates", "arithmetic", "measured-and-proved")
 
 
 def _listed(folder: str, *first: str) -> Nav:
