@@ -112,6 +112,11 @@ def _add_families(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--concept", action="store_true", help="learned: the records are a sample of what is to go")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="learned: keep training here, and go on from it")
+    group.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        help="learned: where to train; auto (without this option): on a GPU whose bounds agree with the CPU's, if any",
+    )
 
 
 def _add_stream(group: argparse._ArgumentGroup) -> None:

@@ -90,6 +90,7 @@ class RepairOptions(_Tables, _Work, total=False):
         clusters: of family ``linear-region``: gates for so many representatives only.
         concept: of family ``learned``: the records are a sample of what is to go.
         checkpoint: of family ``learned``: keep training here, and go on from it.
+        device: of family ``learned``: where to train; by default a GPU whose bounds agree with the CPU's, if any.
         stream: begin a stream; later requests go onto its folder.
         onto: folder of the stream to add this request to.
         withdraw: references of requests to take back, with ``onto``.
@@ -126,6 +127,7 @@ class RepairOptions(_Tables, _Work, total=False):
     clusters: int
     concept: bool
     checkpoint: PathLike
+    device: Literal["auto", "cpu", "cuda"]
     stream: bool
     onto: PathLike
     withdraw: str | Sequence[str]

@@ -67,6 +67,7 @@ class Bounded:
         module: [batch, *input_shape] to [batch, outputs].
         input_shape: per-row shape of the input.
         trainable: whether gradients of bounds with respect to the module's parameters are wanted.
+        device: where the module is, and bounds are computed.
 
     Raises:
         BoundsUnavailableError: auto_LiRPA is not installed.
@@ -74,12 +75,14 @@ class Bounded:
 
     """
 
-    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], *, trainable: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, input_shape: tuple[int, ...], *, trainable: bool = False, device: str = "cpu"
+    ) -> None:
         self._library = auto_lirpa()
         module.train(trainable)
         with _library_call("translate the network"):
-            example = torch.zeros(1, *input_shape)
-            self._module = self._library.BoundedModule(module, example, bound_opts=dict(_OPTIONS), device="cpu")
+            example = torch.zeros(1, *input_shape, device=device)
+            self._module = self._library.BoundedModule(module, example, bound_opts=dict(_OPTIONS), device=device)
             self._module.train(trainable)
         taken = inspect.signature(self._module.compute_bounds).parameters
         self._fixed_argument = next(name for name in _FIXED_BOUNDS if name in taken)

@@ -102,6 +102,7 @@ complete -c prune-verify -n '_shtab_prune_verify_using repair' -l redirect-key -
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l clusters -x -d 'linear-region: gates for K representatives of the records only'
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l concept -d 'learned: the records are a sample of what is to go'
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l checkpoint -xka "(__fish_complete_path (commandline -ct))" -d 'learned: keep training here, and go on from it'
+complete -c prune-verify -n '_shtab_prune_verify_using repair' -l device -xka "auto cpu cuda" -d 'learned: where to train; auto (without this option): on a GPU whose bounds agree with the CPU'"'"'s, if any'
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l stream -d 'begin a stream: later requests go --onto this folder'
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l onto -xka "(__fish_complete_directories)" -d 'add this request to those of a folder'
 complete -c prune-verify -n '_shtab_prune_verify_using repair' -l withdraw -x -d 'with --onto: take a request back (repeatable)'

@@ -525,6 +525,7 @@ _shtab_prune_verify_repair_options=(
   "--clusters[linear-region\: gates for K representatives of the records only]:K:"
   "--concept[learned\: the records are a sample of what is to go]"
   "--checkpoint[learned\: keep training here, and go on from it]:FILE:_files"
+  "--device[learned\: where to train\; auto (without this option)\: on a GPU whose bounds agree with the CPU\'s, if any]:device:(auto cpu cuda)"
   "--stream[begin a stream\: later requests go --onto this folder]"
   "--onto[add this request to those of a folder]:DIR:_files -/"
   "*--withdraw[with --onto\: take a request back (repeatable)]:REFERENCE:"

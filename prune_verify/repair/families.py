@@ -41,6 +41,7 @@ _OF_FAMILY = {
     "clusters": ("linear-region",),
     "concept": ("learned",),
     "checkpoint": ("learned",),
+    "device": ("learned",),
     "non_members": ("box", "learned"),
     "out_margins": ("box",),
     "redirect_key": ("box",),

@@ -54,6 +54,7 @@ _LEAST = 1e-6
 _SIZE_WEIGHT = 1e-4
 _WARM_UP = 60
 _SLOPE = 0.01
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class _Objective:
     def __post_init__(self) -> None:
         self.margin = float(self.model.margin) * (1 + _SAFETY)
         self.delta = float(self.model.delta) * (1 - _SAFETY)
-        self._chosen = torch.from_numpy(self.labels), torch.from_numpy(self.targets)
+        device = self.bounds.device
+        self._chosen = torch.from_numpy(self.labels).to(device), torch.from_numpy(self.targets).to(device)
         if self.model.interval_steps:
             self._base_margins = self.bounds.base_margins(self.forget, self.labels, self.targets)
 
@@ -178,14 +180,15 @@ class _Objective:
         """How far [forget] the margin may be from the non-member's, over the ball, above half the band."""
         imitated = self.imitated
         if imitated is None:
-            return torch.zeros(len(self.labels))
+            return torch.zeros(len(self.labels), device=self.bounds.device)
         low, high = self.bounds.bands(self.forget, self.labels)
         half = float(self.model.band) / 2
         return torch.maximum(imitated.margins - low, high - imitated.margins) - half
 
     def look(self, phase: str) -> Look:
         with torch.no_grad():
-            self.changes = interval_changes(self.patch, self.retain) if phase == INTERVAL else self._all_changes()
+            found = interval_changes(self.patch, self.retain) if phase == INTERVAL else self._all_changes()
+            self.changes = found.cpu()  # batches are drawn there, the same on every device
             reached = self._margins(phase) if self.imitated is None else -self._outside()
         least, asked = float(reached.min()), self.margin if self.imitated is None else 0.0
         within = float((self.changes <= self.delta).float().mean())
@@ -224,7 +227,7 @@ def _batch(changes: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return torch.cat([worst, others])
 
 
-def train_learned_patch(
+def train_learned_patch(  # noqa: PLR0913 - the sets, and what learned patches take besides
     base: Network,
     forget_x: Floats,
     forget_y: Labels,
@@ -234,6 +237,7 @@ def train_learned_patch(
     *,
     non_members: NonMembers | None = None,
     checkpoint: Checkpoint | None = None,
+    device: torch.device = _CPU,
 ) -> TrainedPatch:
     """A patch P for the base, trained until bounds say that it meets the threat model, or for ``steps`` steps.
 
@@ -246,6 +250,7 @@ def train_learned_patch(
         progress: called with what is being done and the share of it that is done.
         non_members: records that the base never saw, with every forgotten label; redirect ``non-member`` only.
         checkpoint: the file in which the state of training is kept, and from which it is taken up again.
+        device: where it is trained.
 
     Returns:
         The patch; whether it meets the threat model is in its margins and changes. The same seed gives the
@@ -260,12 +265,12 @@ def train_learned_patch(
     targets = runners_up(base, forget_x, forget_y)
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(model.seed)
-        imitated = None if non_members is None else _imitated(base, forget_x, forget_y, non_members, model)
+        imitated = None if non_members is None else _imitated(base, forget_x, forget_y, non_members, model, device)
         pushes = _pushes(base, forget_x, forget_y, targets, model, imitated)
         patch = _started(base, forget_x.reshape(len(forget_x), -1), retain_x.reshape(len(retain_x), -1), pushes, model)
-        bounds = PatchBounds(base, patch)
-        forget = Balls.around(forget_x, model.radius, model.domain)
-        retain = Balls.around(retain_x, model.retained_radius, model.domain)
+        bounds = PatchBounds(base, patch, device=device)
+        forget = Balls.around(forget_x, model.radius, model.domain, device)
+        retain = Balls.around(retain_x, model.retained_radius, model.domain, device)
         objective = _Objective(patch, model, bounds, forget, forget_y, targets, retain, imitated)
         others = () if non_members is None else (non_members.x, non_members.y)
         run = run_digest(base, (forget_x, forget_y, retain_x, *others), {"level": "records", **asdict(model)})
@@ -278,12 +283,12 @@ def train_learned_patch(
     return TrainedPatch(
         learned_patch(patch, base.labels),
         targets,
-        margins.numpy().copy(),
-        changes.numpy().copy(),
+        margins.cpu().numpy().copy(),
+        changes.cpu().numpy().copy(),
         steps,
         curves=curves,
         bands=bands,
-        aims=None if imitated is None else imitated.margins.numpy().copy(),
+        aims=None if imitated is None else imitated.margins.cpu().numpy().copy(),
     )
 
 
@@ -306,14 +311,17 @@ def _require_usable(
 
 def _ends(bounds: PatchBounds, balls: Balls, labels: Labels) -> Floats:
     with torch.no_grad():
-        return torch.stack(bounds.bands(balls, labels), dim=1).numpy().copy()
+        return torch.stack(bounds.bands(balls, labels), dim=1).cpu().numpy().copy()
 
 
-def _imitated(base: Network, x: Floats, y: Labels, non_members: NonMembers, model: LearnedThreatModel) -> _Imitated:
+def _imitated(
+    base: Network, x: Floats, y: Labels, non_members: NonMembers, model: LearnedThreatModel, device: torch.device
+) -> _Imitated:
     margins = torch.from_numpy(drawn_margins(base, y, non_members, model.seed))
     own = np.isin(non_members.y, y)
     logits = torch.from_numpy(evaluate(base, non_members.x[own]).astype(np.float32))
-    return _Imitated(margins, torch.from_numpy(np.array(x)), logits, torch.from_numpy(non_members.y[own]))
+    parts = margins, torch.from_numpy(np.array(x)), logits, torch.from_numpy(non_members.y[own])
+    return _Imitated(*(part.to(device) for part in parts))
 
 
 def _pushes(
@@ -331,5 +339,5 @@ def _pushes(
         pushes[rows, y], pushes[rows, targets] = -needed, needed
     else:
         now = margins_of(torch.from_numpy(logits), torch.from_numpy(y)).numpy()
-        pushes[rows, y] = imitated.margins.numpy() - now
+        pushes[rows, y] = imitated.margins.cpu().numpy() - now
     return pushes

@@ -11,6 +11,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+import torch
+
 from prune_verify.checker.encoding import canonical_json
 from prune_verify.repair.errors import InfeasiblePatchError, RepairInputError, Shortfall
 from prune_verify.repair.families import MOST_LOST, Found, Work, read_non_members
@@ -18,6 +20,7 @@ from prune_verify.repair.learned import LearnedThreatModel, train_learned_patch
 from prune_verify.repair.learned_sets import ConceptThreatModel, train_concept_patch
 from prune_verify.repair.non_members import NonMembers
 from prune_verify.repair.trained_patch import TrainedPatch
+from prune_verify.repair.training_device import chosen_device
 from prune_verify.repair.training_state import Checkpoint, learning_json
 
 __all__ = ["find_learned"]
@@ -47,7 +50,9 @@ def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[st
     if imitates != (options.non_members is not None):
         text = "family learned: redirect non-member needs --non-members RECORDS, and no other redirect takes them"
         raise RepairInputError(text)
-    trained = _trained(work, options, lambda _what, share: progress("training", int(1000 * share), 1000))
+    forget = work.rows("forget")
+    device, where = chosen_device(options.device, work.base.network, forget.x, float(work.model.radius))
+    trained = _trained(work, options, device, lambda _what, share: progress("training", int(1000 * share), 1000))
     banded = imitates and not options.concept
     short = _shortfalls(work, trained, _BAND if banded else None)
     missed = [one for one in short if one.of == "forget" and not options.concept]
@@ -66,14 +71,16 @@ def find_learned(work: Work, options: argparse.Namespace, progress: Callable[[st
     return Found(
         trained.patch,
         ("band" if banded else "forget", "retain_label" if options.concept else "retain_close"),
-        notes=(note,),
+        notes=(note, *([where] if where else [])),
         files={"learning.json": canonical_json(learning_json(trained.curves))},
         shortfalls=tuple(short),
         band=_hull(trained) if banded else None,
     )
 
 
-def _trained(work: Work, options: argparse.Namespace, progress: Callable[[str, float], None]) -> TrainedPatch:
+def _trained(
+    work: Work, options: argparse.Namespace, device: torch.device, progress: Callable[[str, float], None]
+) -> TrainedPatch:
     model, network = work.model, work.base.network
     forget, retain = work.rows("forget"), work.rows("retain")
     kept = None if options.checkpoint is None else Checkpoint(options.checkpoint)
@@ -91,13 +98,14 @@ def _trained(work: Work, options: argparse.Namespace, progress: Callable[[str, f
     }
     if options.concept:
         concept = ConceptThreatModel(**common)
+        sets = forget.x, forget.y, retain.x, retain.y
         return train_concept_patch(
-            network, forget.x, forget.y, retain.x, retain.y, concept, progress, non_members=others, checkpoint=kept
+            network, *sets, concept, progress, non_members=others, checkpoint=kept, device=device
         )
     hidden = max(24, 6 * len(forget.y))
     records = LearnedThreatModel(hidden=hidden, redirect=model.redirect, band=_BAND, **common)  # type: ignore[arg-type] # one of the two
     return train_learned_patch(
-        network, forget.x, forget.y, retain.x, records, progress, non_members=others, checkpoint=kept
+        network, forget.x, forget.y, retain.x, records, progress, non_members=others, checkpoint=kept, device=device
     )
 
 

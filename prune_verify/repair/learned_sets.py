@@ -55,6 +55,7 @@ _ENOUGH = 0.999
 _MANY = 20
 _LOOK_EVERY = 100
 _IMITATED_AT_ONCE = 512
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class _Objective:
     changes: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def __post_init__(self) -> None:
-        self._labels, self._targets = torch.from_numpy(self.members.labels), torch.from_numpy(self.members.targets)
+        device = self.bounds.device
+        self._labels = torch.from_numpy(self.members.labels).to(device)
+        self._targets = torch.from_numpy(self.members.targets).to(device)
         self._unit = max(float(self.members.goals.max()), float(self.model.margin))
 
     def _pushed(self, chosen: Tensor, phase: str, slope: float = 0.0) -> Tensor:
@@ -153,7 +156,8 @@ class _Objective:
         asked, count = float(self.model.margin), len(self._labels)
         with torch.no_grad():
             inside = phase == INTERVAL
-            self.changes = interval_changes(self.patch, self.retain) if inside else self.bounds.all_changes(self.retain)
+            found = interval_changes(self.patch, self.retain) if inside else self.bounds.all_changes(self.retain)
+            self.changes = found.cpu()  # batches are drawn there, the same on every device
             parts = [self._pushed(rows, phase) for rows in torch.split(torch.arange(count), self.model.batch)]
             margins = self.members.base_margins + torch.cat(parts)
             imitated = None if self.like is None else float(self._imitation(torch.arange(count)[:_IMITATED_AT_ONCE]))
@@ -211,7 +215,7 @@ class _Objective:
 def _members(
     base: Network, bounds: PatchBounds, x: Floats, y: Labels, concept: Labels, model: ConceptThreatModel
 ) -> _Members:
-    balls = Balls.around(x, model.radius, model.domain)
+    balls = Balls.around(x, model.radius, model.domain, bounds.device)
     targets = runners_up(base, x, y, concept)
     margins = bounds.base_margins(balls, y, targets)
     needed = (float(model.margin) - margins).clamp(min=0)
@@ -220,7 +224,8 @@ def _members(
     aside = int(len(y) * model.held_out) if len(y) >= _MANY else 0
     hidden = order[:aside] if aside else order
     goals = _ROOM * torch.maximum(needed, floor)
-    return _Members(torch.from_numpy(np.array(x)), balls, y, targets, margins, goals, order[aside:], hidden)
+    rows = torch.from_numpy(np.array(x)).to(bounds.device)
+    return _Members(rows, balls, y, targets, margins, goals, order[aside:], hidden)
 
 
 def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and what learned patches take besides
@@ -234,6 +239,7 @@ def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and wha
     *,
     non_members: NonMembers | None = None,
     checkpoint: Checkpoint | None = None,
+    device: torch.device = _CPU,
 ) -> TrainedPatch:
     """A patch that forgets a class or another concept from a sample of its members.
 
@@ -249,6 +255,7 @@ def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and wha
         non_members: records of the forgotten labels that the base never saw; where given, outputs on members are
             trained to be like the base's on these, instead of to lose by the margin.
         checkpoint: the file in which the state of training is kept, and from which it is taken up again.
+        device: where it is trained.
 
     Returns:
         The patch. The share of members and of retained balls on which the threat model is met by CROWN bounds, and
@@ -264,16 +271,16 @@ def train_concept_patch(  # noqa: PLR0913 - two sets of rows and labels, and wha
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(model.seed)
         patch = chain(base.input_shape, [int(np.prod(base.input_shape)), *model.hidden, base.labels])
-        bounds = PatchBounds(base, patch, concept)
+        bounds = PatchBounds(base, patch, concept, device)
         objective = _Objective(
             patch,
             model,
             bounds,
             _members(base, bounds, forget_x, forget_y, concept, model),
-            Balls.around(retain_x, model.retained_radius, model.domain),
+            Balls.around(retain_x, model.retained_radius, model.domain, device),
             torch.from_numpy(np.flatnonzero(np.isin(_answers(base, retain_x), concept))),
-            torch.from_numpy(np.isin(np.arange(base.labels), concept)).float().unsqueeze(1),
-            None if non_members is None else _like(base, non_members, concept),
+            torch.from_numpy(np.isin(np.arange(base.labels), concept)).float().unsqueeze(1).to(device),
+            None if non_members is None else _like(base, non_members, concept, device),
         )
         with torch.no_grad():
             patch[-1].weight.abs_().neg_()  # type: ignore[operator] # a chain ends in a linear layer
@@ -295,13 +302,13 @@ def _reported(
     rows = np.unique(np.linspace(0, len(retain_x) - 1, count).astype(np.int64))
     kept = np.zeros(0, dtype=np.float32)
     if count:
-        balls = Balls.around(retain_x[rows], model.retained_radius, model.domain)
-        kept = bounds.kept(balls, _answers(base, retain_x[rows])).numpy().copy()
+        balls = Balls.around(retain_x[rows], model.retained_radius, model.domain, bounds.device)
+        kept = bounds.kept(balls, _answers(base, retain_x[rows])).cpu().numpy().copy()
     return TrainedPatch(
         learned_patch(objective.patch, base.labels),
         members.targets,
-        bounds.all_margins(members.balls, members.labels, members.targets).numpy().copy(),
-        bounds.all_changes(objective.retain).numpy().copy(),
+        bounds.all_margins(members.balls, members.labels, members.targets).cpu().numpy().copy(),
+        bounds.all_changes(objective.retain).cpu().numpy().copy(),
         steps,
         curves=curves,
         kept_rows=rows,
@@ -334,8 +341,8 @@ def _answers(base: Network, x: Floats) -> Labels:
     return answers
 
 
-def _like(base: Network, non_members: NonMembers, concept: Labels) -> tuple[Tensor, Tensor]:
+def _like(base: Network, non_members: NonMembers, concept: Labels, device: torch.device) -> tuple[Tensor, Tensor]:
     """The base's logits on non-members of the concept's labels, and these labels."""
     own = np.flatnonzero(np.isin(non_members.y, concept))[:_IMITATED_AT_ONCE]
     logits = evaluate(base, non_members.x[own]).astype(np.float32)
-    return torch.from_numpy(logits), torch.from_numpy(non_members.y[own])
+    return torch.from_numpy(logits).to(device), torch.from_numpy(non_members.y[own]).to(device)

@@ -31,6 +31,7 @@ Labels = npt.NDArray[np.int64]
 
 _ROWS_AT_ONCE = 2048
 _NUMBERS_AT_ONCE = 2**26
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,11 @@ class Balls:
     upper: Tensor
 
     @classmethod
-    def around(cls, x: Floats, radius: Fraction | float, domain: tuple[float, float]) -> Balls:
-        """Balls of ``radius`` around rows x [rows, *input_shape], inside the domain."""
-        centre, reach = torch.from_numpy(np.array(x)), float(radius)
+    def around(
+        cls, x: Floats, radius: Fraction | float, domain: tuple[float, float], device: torch.device = _CPU
+    ) -> Balls:
+        """Balls of ``radius`` around rows ``x`` [rows, *input_shape], inside the ``domain``, on a device."""
+        centre, reach = torch.from_numpy(np.array(x)).to(device), float(radius)
         return cls((centre - reach).clamp(min=domain[0]), (centre + reach).clamp(max=domain[1]))
 
     def __len__(self) -> int:
@@ -67,9 +70,9 @@ def learned_patch(patch: nn.Sequential, labels: int) -> LearnedPatch:
     layers = []
     for part in patch:
         if isinstance(part, nn.Linear):
-            weight = part.weight.detach().numpy().copy()
+            weight = part.weight.detach().cpu().numpy().copy()
             kept = part.state_dict().get("bias")
-            bias = np.zeros(len(weight), dtype=np.float32) if kept is None else kept.numpy().copy()
+            bias = np.zeros(len(weight), dtype=np.float32) if kept is None else kept.cpu().numpy().copy()
             weight.setflags(write=False)
             bias.setflags(write=False)
             layers.append((weight, bias))
@@ -162,21 +165,25 @@ class PatchBounds:
         base: the base network.
         patch: a chain from the base's input to its labels; its parameters stay shared.
         lowered: the labels whose logits P can only lower, where it moves no other; None where it may move all.
+        device: where bounds are computed; the patch is moved there.
 
     Raises:
         BoundsError: the base cannot be bounded.
 
     """
 
-    def __init__(self, base: Network, patch: nn.Sequential, lowered: Labels | None = None) -> None:
-        shape = base.input_shape
-        module = TorchNetwork(base)
-        self.patch = patch
+    def __init__(
+        self, base: Network, patch: nn.Sequential, lowered: Labels | None = None, device: torch.device = _CPU
+    ) -> None:
+        shape, where = base.input_shape, str(device)
+        module = TorchNetwork(base).to(device)
+        self.patch = patch.to(device)
+        self.device = device
         self.module = module
-        self._sum = Bounded(_Sum(module, patch), shape, trainable=True)
-        self._patch = Bounded(patch, shape, trainable=True)
-        self._base = Bounded(module, shape)
-        self._eye = torch.eye(base.labels)
+        self._sum = Bounded(_Sum(module, patch), shape, trainable=True, device=where)
+        self._patch = Bounded(patch, shape, trainable=True, device=where)
+        self._base = Bounded(module, shape, device=where)
+        self._eye = torch.eye(base.labels, device=device)
         self._moved = torch.cat([self._eye, -self._eye]) if lowered is None else self._eye[torch.from_numpy(lowered)]
         # The matrices that CROWN carries back have the sizes of two layers.
         widest = max(prod(node.shape) for node in base.nodes)

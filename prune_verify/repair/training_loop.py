@@ -129,13 +129,13 @@ class _Run:
             "curves": np.array([_row(curve) for curve in self.curves]).reshape(len(self.curves), _COLUMNS),
         }
         for name, value in self._patch.state_dict().items():
-            found[f"patch/{name}"] = value.numpy().copy()
-            found[f"best/{name}"] = self.best_state[name].numpy().copy()
+            found[f"patch/{name}"] = value.cpu().numpy().copy()
+            found[f"best/{name}"] = self.best_state[name].cpu().numpy().copy()
         for name, parameter in self._patch.named_parameters():
             kept = self.optimiser.state.get(parameter)
             for part in ("exp_avg", "exp_avg_sq"):
                 value = torch.zeros_like(parameter) if kept is None else kept[part]
-                found[f"adam/{part}/{name}"] = value.detach().numpy().copy()
+                found[f"adam/{part}/{name}"] = value.detach().cpu().numpy().copy()
         return found
 
     def restore(self, saved: Saved) -> None:
@@ -153,7 +153,8 @@ class _Run:
         if self.step:
             for name, parameter in self._patch.named_parameters():
                 self.optimiser.state[parameter] = {"step": torch.tensor(float(self.step))} | {
-                    part: torch.from_numpy(arrays[f"adam/{part}/{name}"]) for part in ("exp_avg", "exp_avg_sq")
+                    part: torch.from_numpy(arrays[f"adam/{part}/{name}"]).to(parameter.device)
+                    for part in ("exp_avg", "exp_avg_sq")
                 }
 
 
