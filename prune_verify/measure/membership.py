@@ -120,6 +120,10 @@ class Membership:
             if name != OF_TWO_VERSIONS and not one.area.low <= 0.5 <= one.area.high  # noqa: PLR2004 - chance
         )
 
+    def compared(self, control: str, attack: str = TWO_SIDED) -> bool:
+        """Whether the attack was made on the patched network and on a control, so that there is a difference."""
+        return attack in self.found["patched"] and attack in self.found[control]
+
     def difference(self, first: str, second: str, attack: str = TWO_SIDED) -> Estimate:
         """By how much an attack's area on the first network is above that on the second."""
         return auc_difference(

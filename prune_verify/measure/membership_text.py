@@ -42,10 +42,11 @@ def rows_of(done: Done, ensembles: Ensembles | None = None) -> list[MeasuredRow]
                     name = f"{target}.{attack}.tpr-at-{rate:g}"
                     rows.append(measured_row(name, reached.value, (reached.low, reached.high), _NOTE_RATE))
     for control in found.controls:
-        difference = found.difference("patched", control)
-        ends = difference.low, difference.high
-        note = "difference of areas over the same records; 95 %, DeLong"
-        rows.append(measured_row(f"patched-over-{control}.{TWO_SIDED}.auc", difference.value, ends, note))
+        if found.compared(control):
+            difference = found.difference("patched", control)
+            ends = difference.low, difference.high
+            note = "difference of areas over the same records; 95 %, DeLong"
+            rows.append(measured_row(f"patched-over-{control}.{TWO_SIDED}.auc", difference.value, ends, note))
         off = found.off_chance(control)
         words = f"attacks of one version whose interval leaves out 0.5: {', '.join(off) or 'none'}"
         rows.append(measured_row(f"{control}.off-chance", len(off), note=words))
@@ -79,7 +80,7 @@ def series_of(done: Done) -> dict[str, tuple[str, ...]]:
 def said_of(done: Done) -> list[str]:
     """What was found, in sentences."""
     found, sets = done.membership, done.membership.sets
-    lines = [_compared(found, control) for control in found.controls]
+    lines = [_compared(found, control) for control in found.controls if found.compared(control)]
     lines += [_controlled(found, control) for control in found.controls]
     size = min(len(sets.forget.y), int(done.shadows.inside.sum(axis=1).min())) + len(sets.retain.y)
     lines.append(

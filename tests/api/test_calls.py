@@ -296,12 +296,16 @@ def test_what_is_measured_goes_into_the_statement(problem, chain, tmp_path: Path
 
 @pytest.mark.prover
 def test_other_words_of_measure(problem, chain, tmp_path: Path) -> None:
-    network, _, (x, y) = problem
+    network, forget, (x, y) = problem
     options = {"shadows": 8, "epochs": 2, "non_members": (x[:40], y[:40])}
     sets = {"forget": (x[40:60], y[40:60]), "retain": (x[60:], y[60:])}
     found = pv.measure("membership", chain[0].path, base=network, **sets, **options, out=tmp_path / "m")
     assert found.path.is_file()
     assert found.word == "membership"
+    few = {"forget": forget, "retain": (x[40:], y[40:]), "non_members": (x[:40], y[:40])}
+    found = pv.measure("membership", chain[0].path, base=network, **few, shadows=2, epochs=2, out=tmp_path / "few")
+    assert "unlike-non-member: not made on every network: " in found.text  # of two networks outside, none is left
+    assert not any("unlike-non-member" in row.name for row in found.rows)
     told = pv.measure("disclosure", chain[0], public=(x, y), out=tmp_path / "d.json")
     assert told.rows
 
