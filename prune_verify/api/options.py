@@ -443,7 +443,7 @@ class MeasureOptions(_Tables, _Work, total=False):
     weight_decay: float
     cache: PathLike
     workers: int
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu"]
 
 
 class TrustOptions(TypedDict, total=False):
