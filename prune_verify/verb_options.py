@@ -146,14 +146,8 @@ def add_certify(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="records and classes of it that were taken back (default 0)",
     )
-    parser.add_argument(
-        "--measurements",
-        type=Path,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="what measure wrote with --out: its numbers are stated with the digest of the file, and never proved",
+    _add_measurements(
+        parser, "what measure wrote with --out: its numbers are stated with the digest of the file, and never proved"
     )
     parser.add_argument("--days", type=int, default=365, metavar="N", help="validity from now, in days (default 365)")
     parser.add_argument(
@@ -187,6 +181,11 @@ def add_certify(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_measurements(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option for measurement files, of the verbs that state them and show them."""
+    parser.add_argument("--measurements", type=Path, action="extend", nargs="+", default=[], metavar="FILE", help=text)
+
+
 def add_answers(parser: argparse.ArgumentParser) -> None:
     """What ``verify`` writes beside its answer."""
     parser.add_argument(
@@ -198,15 +197,7 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report-json", type=Path, metavar="OUT.json", help="the same report as data")
     parser.add_argument("--test", metavar="RECORDS", help="held-out records for the report's before-and-after table")
     parser.add_argument("--learning", type=Path, metavar="learning.json", help="learning curves for the report")
-    parser.add_argument(
-        "--measurements",
-        type=Path,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="measurement files for the report, besides those in measurements/ beside the certificate",
-    )
+    _add_measurements(parser, "measurement files for the report, besides those in measurements/ beside the certificate")
 
 
 def add_verdict(parser: argparse.ArgumentParser) -> None:

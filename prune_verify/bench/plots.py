@@ -5,10 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw"]
+__all__ = ["NO_PLOTS", "draw", "pyplot"]
+
+NO_PLOTS = "no plots: pip install 'prune-verify[plots]'"
 
 Cells = dict[str, object]
 _PERTURBED = ("none", "noise of 1/255 on every number", "brightness -0.1", "brightness +0.1", "one pixel, each way")
+
+
+def pyplot() -> Any:  # noqa: ANN401 - matplotlib has no types
+    """Matplotlib's ``pyplot``, writing SVG; None where matplotlib is missing."""
+    try:
+        import matplotlib as mpl
+
+        mpl.use("svg")
+        from matplotlib import pyplot as plt
+    except ModuleNotFoundError:
+        return None
+    return plt
 
 
 def draw(tables: dict[str, list[Cells]], out: Path) -> list[str]:
@@ -22,13 +36,9 @@ def draw(tables: dict[str, list[Cells]], out: Path) -> list[str]:
         Lines that say what was written, or what is missing to write it.
 
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("svg")
-        from matplotlib import pyplot as plt
-    except ModuleNotFoundError:
-        return ["no plots: pip install 'prune-verify[plots]'"]
+    plt = pyplot()
+    if plt is None:
+        return [NO_PLOTS]
     lines = []
     for name, rows, paint in (("cost", tables["records"], _cost), ("copies", tables.get("copies", []), _copies)):
         if rows:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from prune_verify.bench.unlearning_sizes import Labels, Study
 from prune_verify.measure.attack_scores import ATTACKS, Observations
 from prune_verify.measure.roc import Estimate, auc, tpr_at
+from prune_verify.repair.redirect import label_margins
 
 __all__ = ["LIRA", "RATES", "UNLIKE", "Attacked", "Attacker", "Shadows", "interval_text", "mean_auc"]
 
@@ -51,11 +52,7 @@ class Shadows:
     def out_margins(self, study: Study) -> Doubles:
         """The margin of each forget record's label, NaN where a network saw it: float64 [networks, forget]."""
         rows = study.part("forget")
-        logits, labels = self.logits[:, rows].astype(np.float64), study.y[rows]
-        own = np.arange(logits.shape[2]) == labels[:, np.newaxis]
-        mine = np.where(own, logits, -np.inf).max(axis=2)
-        found = mine - np.where(own, -np.inf, logits).max(axis=2)
-        return np.where(self.inside[:, rows], np.nan, found)
+        return np.where(self.inside[:, rows], np.nan, label_margins(self.logits[:, rows], study.y[rows]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prune_verify.bench.plots import NO_PLOTS, pyplot
 from prune_verify.bench.unlearning_attacks import LIRA, UNLIKE, Attacked
 from prune_verify.measure.roc import roc
 
@@ -26,16 +27,12 @@ def draw(found: Sequence[tuple[str, Mapping[str, Attacked]]], out: Path) -> list
         Lines that say what was written, or what is missing to write it.
 
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("svg")
-        from matplotlib import pyplot as plt
-    except ModuleNotFoundError:
-        return ["no plots: pip install matplotlib"]
+    plt = pyplot()
+    if plt is None:
+        return [NO_PLOTS]
     lines = []
     for name, attacked in found:
-        with mpl.rc_context({"svg.hashsalt": "prune-verify"}):
+        with plt.rc_context({"svg.hashsalt": "prune-verify"}):
             figure, panels = plt.subplots(1, len(_PANELS), figsize=(9, 4.4), layout="constrained", sharey=True)
             for axes, (attack, title) in zip(panels, _PANELS, strict=True):
                 _curves(axes, attacked, attack)

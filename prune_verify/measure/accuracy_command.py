@@ -73,7 +73,7 @@ def _answers(pair: tuple[Deployed, Deployed], x: Floats, y: Labels) -> _Answers:
 
 
 def _share(name: str, hits: Bools, note: str = "") -> MeasuredRow:
-    from prune_verify.measure.robustness import clopper_pearson
+    from prune_verify.measure.roc import clopper_pearson
 
     count = int(hits.sum())
     words = f"{count} of {len(hits)}" + (f", {note}" if note else "")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from prune_verify.measure.robustness import clopper_pearson
+from prune_verify.measure.roc import clopper_pearson
 
 __all__ = ["CalibrationError", "Paired", "Reliability", "brier", "calibration_error", "paired", "reliability", "strict"]
 

@@ -37,7 +37,7 @@ from prune_verify.measure.membership_sets import Sets
 from prune_verify.measure.shadow_training import Networks, Recipe, one_thread, train_bases, train_with_accuracy
 from prune_verify.measure.unlearners import UNLEARNERS, UnlearnerError
 from prune_verify.measure.unlearning_context import Context, unit_model
-from prune_verify.repair.redirect import OutMargins
+from prune_verify.repair.redirect import OutMargins, label_margins
 
 __all__ = ["EnsembleAsked", "Ensembles", "measure_ensembles", "require_recipe"]
 
@@ -152,10 +152,8 @@ def _unlearned(task: _Task) -> Result:
 def _out_margins(shadows: Shadows, sets: Sets) -> OutMargins:
     """Margins of the forget records in those shadows that were not trained on them."""
     records = len(sets.forget.y)
-    wide, labels = shadows.logits[:, :records].astype(np.float64), sets.forget.y
-    own = np.take_along_axis(wide, labels[None, :, None], axis=2)[:, :, 0]
-    others = np.where(np.arange(wide.shape[2]) == labels[:, None], -np.inf, wide).max(axis=2)
-    margins, outside = own - others, ~shadows.inside[:, :records]
+    margins = label_margins(shadows.logits[:, :records], sets.forget.y)
+    outside = ~shadows.inside[:, :records]
     return OutMargins(tuple(margins[outside[:, record], record] for record in range(records)), per_record=True)
 
 

@@ -21,7 +21,7 @@ from prune_verify.measure.errors import MeasureInputError
 from prune_verify.measure.inputs import Progress
 from prune_verify.measure.relearning import Attack, Relearner, Run, epochs_until, mean_interval, stripped
 from prune_verify.measure.relearning_plan import ALL, OTHERS, Known, Sets, joined, known_of, prototypes_of
-from prune_verify.measure.robustness import clopper_pearson
+from prune_verify.measure.roc import clopper_pearson
 from prune_verify.measurement_charts import CURVE
 from prune_verify.measurement_file import MOST_ROWS, MeasuredRow, decimal_text, measured_row
 

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from scipy.stats import beta
 
+from prune_verify.measure.roc import clopper_pearson
 from prune_verify.repair.copies import shifted_copies
 
-__all__ = ["Forgetting", "clopper_pearson", "forgetting", "session_answers", "session_logits"]
+__all__ = ["Forgetting", "forgetting", "session_answers", "session_logits"]
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-_CONFIDENCE = 0.95
 _LEVELS = 255
 _ROWS_AT_ONCE = 4096
 
@@ -48,27 +47,6 @@ class Forgetting:
     def share(self) -> float:
         """Of the records, in [0, 1]."""
         return self.forgotten / self.records
-
-
-def clopper_pearson(hits: int, trials: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """The exact interval of a share.
-
-    Args:
-        hits: how often.
-        trials: of how many, at least 1.
-        confidence: between 0 and 1.
-
-    Raises:
-        ValueError: no trials, or more hits than trials.
-
-    """
-    if not 0 <= hits <= trials or trials < 1:
-        text = f"expected from 0 to {trials} hits of at least one trial, found {hits}"
-        raise ValueError(text)
-    tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
-    high = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
-    return low, high
 
 
 def session_logits(model: bytes) -> Callable[[Floats], Floats]:

@@ -87,20 +87,26 @@ def roc(members: Doubles, non_members: Doubles) -> Roc:
     return Roc(false_positive=reached[0], true_positive=reached[1])
 
 
-def clopper_pearson(hits: float, of: int, confidence: float) -> tuple[float, float]:
+def clopper_pearson(hits: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share: it covers the truth at least as often as it says, for every truth.
 
     Args:
-        hits: how often.
-        of: how many.
+        hits: how often; a mean of so many trials may be a fraction.
+        trials: of how many, at least 1.
         confidence: between 0 and 1.
+
+    Raises:
+        ValueError: no trials, or more hits than trials.
 
     Source: Clopper and Pearson (1934).
 
     """
-    tail = (1.0 - confidence) / 2.0
-    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, of - hits + 1))
-    high = 1.0 if hits >= of else float(beta.ppf(1.0 - tail, hits + 1, of - hits))
+    if not 0 <= hits <= trials or trials < 1:
+        text = f"expected from 0 to {trials} hits of at least one trial, found {hits}"
+        raise ValueError(text)
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
+    high = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
     return low, high
 
 
@@ -141,7 +147,7 @@ def auc(members: Doubles, non_members: Doubles, *, confidence: float = 0.95) -> 
     variance = sum(parts)
     spread = variance > np.finfo(np.float64).eps ** 2 and 0.0 < value < 1.0
     if min(sizes) < _FEW or not spread:
-        low, high = clopper_pearson(value * min(sizes), min(sizes), confidence)
+        low, high = clopper_pearson(min(value, 1.0) * min(sizes), min(sizes), confidence)
     else:
         low, high = _newcombe(value, sizes, confidence)
     if spread:

@@ -45,6 +45,7 @@ __all__ = [
     "base_margins",
     "drawn",
     "held_out_margins",
+    "label_margins",
     "load_out_margins",
     "repair_non_member",
 ]
@@ -101,13 +102,23 @@ class Redirect:
             raise RepairInputError(text)
 
 
+def label_margins(logits: npt.NDArray[np.generic], labels: npt.NDArray[np.int64]) -> Doubles:
+    """The margin of each row's label over the best other: float64 [..., rows].
+
+    Args:
+        logits: [..., rows, labels], of one network or of several.
+        labels: int64 [rows].
+
+    """
+    wide = logits.astype(np.float64)
+    own = np.arange(wide.shape[-1]) == labels[:, np.newaxis]
+    mine, others = np.where(own, wide, -np.inf), np.where(own, -np.inf, wide)
+    return np.asarray(mine.max(axis=-1) - others.max(axis=-1))
+
+
 def base_margins(network: Network, rows: LabelledRows) -> Doubles:
     """The margin of each row's label over the best other, in logits: float64 [rows]."""
-    logits = evaluate(network, rows.x).astype(np.float64).reshape(len(rows.y), -1)
-    own = np.arange(len(rows.y)), rows.y
-    mine = logits[own].copy()
-    logits[own] = -np.inf
-    return np.asarray(mine - logits.max(axis=1))
+    return label_margins(evaluate(network, rows.x).reshape(len(rows.y), -1), rows.y)
 
 
 def load_out_margins(path: Path, records: int) -> OutMargins:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune_verify.measure.calibration import brier, calibration_error, paired, reliability, strict
-from prune_verify.measure.robustness import clopper_pearson
+from prune_verify.measure.roc import clopper_pearson
 
 pytestmark = pytest.mark.prover
 F = np.float32

@@ -12,7 +12,8 @@ from prune_verify.checker.claim import LabelledRows
 from prune_verify.checker.load_onnx import load_network
 from prune_verify.checker.network import evaluate
 from prune_verify.checker.region import Domain
-from prune_verify.measure.robustness import clopper_pearson, forgetting, session_answers
+from prune_verify.measure.robustness import forgetting, session_answers
+from prune_verify.measure.roc import clopper_pearson
 from prune_verify.repair.copies import shifted_copies
 from prune_verify.repair.engine import repair_box
 from prune_verify.repair.export import export_patched
